@@ -1,0 +1,46 @@
+# `make book` and `make test` set themselves up; `make help` lists the rest.
+PRESET ?= cpu
+PYTHON ?= python3.11
+BIN := .venv/bin
+SMOKE := _build/smoke/source/book
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@echo "PRESET=smoke|cpu|gpu|paper (default cpu)"
+
+setup: .venv/.installed  ## make .venv with the locked requirements and the `replicate` command
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+book: setup  ## compute what is missing, execute the pages at PRESET, render _build/html
+	$(BIN)/replicate book --preset $(PRESET)
+
+page: setup  ## execute one page and render: make page NAME=gao2024-frontier
+	$(BIN)/replicate book --preset $(PRESET) --page $(NAME)
+
+notebooks: setup  ## execute the pages without rendering
+	$(BIN)/replicate book --preset $(PRESET) --no-site
+
+site: setup  ## render the pages that were executed last
+	$(BIN)/replicate book --preset $(PRESET) --no-execute
+
+models: setup  ## list the embedded language models (replicate models --train NAME retrains one)
+	$(BIN)/replicate models
+
+test: setup  ## lint, unit and contract tests, the book at smoke size, its notebooks again under nbval
+	$(BIN)/ruff check .
+	$(BIN)/replicate book --preset smoke
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(SMOKE)
+
+lock: setup  ## write requirements.lock from what .venv holds
+	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements.lock
+
+clean:  ## remove everything generated but the environment
+	rm -rf _build data/cache
+
+.PHONY: help setup book page notebooks site models test lock clean

@@ -1,0 +1,56 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # The scorecard
+#
+# Every claim that this book tests, with the verdict that the stored rows give. A claim is one sentence of a paper. Its
+# rule is code, and the verdict is what the rule returns: nobody grades a claim by looking at a figure.
+
+# %% tags=["parameters", "remove-cell"]
+preset = "smoke"
+
+# %% tags=["remove-cell"]
+from replication import pages
+
+pages.open_page(preset)
+
+# %% [markdown]
+# ## The five verdicts
+#
+# | verdict | what it means |
+# |---|---|
+# | **replicated** | the rule holds, and so does its 95 % interval over seeds |
+# | **partly** | the sign is the claimed one, but the interval or the scope falls short |
+# | **not replicated** | the sign is not the claimed one |
+# | **void** | a pre-check of the rule failed: runs that are not done, unmatched L0, nothing to measure |
+# | **not tested** | no evidence in the table, or outside the scope of this book; the reason is given |
+#
+# Three conventions keep these words honest.
+#
+# - **Missing evidence is never a pass.** A rule that finds no rows, too few seeds or no matched settings ends as
+#   *not tested*.
+# - **A smoke run never gives a verdict.** Its runs are so short that their numbers show only that the code works. On a
+#   page built with the smoke preset, a verdict can come only from rows that a larger preset has stored.
+# - **A verdict holds for its subject.** The column *Evidence* names the language model, the preset and the number of
+#   seeds. A verdict on a small model says nothing about a large one. Where `gpu` rows give a verdict, they go before
+#   `cpu` rows.
+#
+# *Ours* is the rule's statistic with its interval. Its unit is the one that the rule names, so numbers of different
+# claims cannot be compared. *Stale* behind a verdict means that the code has changed since its rows were computed
+# ({doc}`more on that <status>`).
+#
+# ## All claims
+
+# %% tags=["remove-input"]
+pages.scorecard_table(preset)
+
+# %% [markdown]
+# The pages of the papers show each claim beside its figure, with the full rule and a sentence on what was found. On the
+# command line, `replicate scorecard` prints this table, `replicate scorecard --json` gives it as one object a line, and
+# `replicate scorecard --committed` reads only the rows that come with the repository.

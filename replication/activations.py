@@ -1,0 +1,255 @@
+"""Activation sources: a width and a seeded stream of activations, whatever is behind it.
+
+`LanguageModelActivations` names a model, a hook point and a corpus; `harvest` fills the disk cache of several of them in
+one pass of the model. `Gaussian` needs no model (Gao et al. 2024, appendix A.5, and tests).
+"""
+
+import abc
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from replication import language_models
+from replication.corpora import Corpus, PythonSource
+from replication.fingerprints import code_fingerprint
+from replication.paths import CACHE
+from replication.shapes import Float, Tensor
+
+SHARD_ROWS = 2**17
+HARVEST_TOKENS = 8192  # tokens per forward pass
+
+
+def _keep(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    return x, lambda recon: recon
+
+
+def _gao(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Gao et al. 2024, sec. 2.1: subtract the mean over d_in from each token, then divide by its norm."""
+    mean = x.mean(-1, keepdim=True)
+    norm = (x - mean).norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return (x - mean) / norm, lambda recon: recon * norm + mean
+
+
+NORMALISATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]] = {"none": _keep, "gao": _gao}
+"""Name -> function that returns the normalised activations and the function that undoes it on reconstructions."""
+
+
+class ActivationSource(abc.ABC):
+    """A stream of activations of width `d_in`. Frozen: its repr is its identity."""
+
+    @property
+    @abc.abstractmethod
+    def d_in(self) -> int:
+        """Width of one activation."""
+
+    @abc.abstractmethod
+    def batches(self, batch: int, tokens: int, seed: int, device: str = "cpu") -> Iterator[Float[Tensor, "batch d_in"]]:
+        """floor(tokens / batch) float32 batches, in an order that `seed` decides; epochs follow when data run out."""
+
+    @abc.abstractmethod
+    def heldout(self, device: str = "cpu") -> Float[Tensor, "n d_in"]:
+        """Activations that `batches` never yields."""
+
+    def provenance(self) -> dict[str, str]:
+        """What a row records of where its data came from."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Gaussian(ActivationSource):
+    """Independent N(0, I) activations: data with no structure to find."""
+
+    width: int
+    heldout_tokens: int = 8192
+
+    @property
+    def d_in(self) -> int:
+        return self.width
+
+    def batches(self, batch, tokens, seed, device="cpu"):
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(tokens // batch):
+            yield torch.randn(batch, self.width, generator=generator).to(device)
+
+    def heldout(self, device="cpu"):
+        generator = torch.Generator().manual_seed(2**40)
+        return torch.randn(self.heldout_tokens, self.width, generator=generator).to(device)
+
+
+@dataclass(frozen=True)
+class LanguageModelActivations(ActivationSource):
+    """Activations of one hook point of one language model on one corpus.
+
+    `tokens` activations are stored for training (blocks drawn without replacement from the training files; a longer
+    run makes several epochs) and `heldout_tokens` from the held-out files. Blocks are `context` tokens long; the first
+    `skip_first` positions of each are left out.
+    """
+
+    model: str
+    hook: str
+    corpus: Corpus = field(default_factory=PythonSource)
+    context: int = 64
+    tokens: int = 2**20
+    heldout_tokens: int = 2**16
+    skip_first: int = 0
+
+    def __post_init__(self):
+        for name in ("tokens", "heldout_tokens"):
+            if getattr(self, name) < self.context:
+                raise ValueError(f"{name} must be at least one block of context={self.context}, got {getattr(self, name)}")
+        if not 0 <= self.skip_first < self.context:
+            raise ValueError(f"skip_first must be from 0 to context-1={self.context - 1}, got {self.skip_first}")
+
+    @property
+    def d_in(self) -> int:
+        return _language_model(self.model).width(self.hook)
+
+    @property
+    def folder(self) -> Path:
+        """Content address: the request, the model's and the corpus's fingerprints, and the code that harvests."""
+        identity = {f.name: repr(getattr(self, f.name)) for f in fields(self)} | self.provenance()
+        identity["code"] = code_fingerprint(_harvest_together)
+        return CACHE / "activations" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    def provenance(self):
+        return {"subject_fingerprint": _language_model(self.model).fingerprint,
+                "corpus_fingerprint": _token_file(self.corpus, self.model).fingerprint}
+
+    def batches(self, batch, tokens, seed, device="cpu"):
+        generator = torch.Generator().manual_seed(seed)
+        left = tokens // batch
+        rows = self._stored("train", device)
+        if batch > len(rows):
+            raise ValueError(f"batch={batch} is larger than the {len(rows)} stored activations of {self.hook}")
+        while left:
+            order = torch.randperm(len(rows), generator=generator).to(device)
+            for chosen in order[: min(left, len(rows) // batch) * batch].split(batch):
+                yield rows[chosen].float()
+                left -= 1
+
+    def heldout(self, device="cpu"):
+        return self._stored("heldout", device).float()
+
+    def _stored(self, split: str, device: str) -> Tensor:
+        if not (self.folder / "manifest.json").exists():
+            harvest([self])
+        return _resident(self.folder, split, device)
+
+
+@lru_cache(maxsize=4)
+def _language_model(name: str) -> language_models.LanguageModel:
+    return language_models.load(name, backend="fastest")
+
+
+@lru_cache(maxsize=8)
+def _token_file(corpus: Corpus, model: str):
+    return corpus.build(_language_model(model).tokenizer)
+
+
+@lru_cache(maxsize=4)
+def _resident(folder: Path, split: str, device: str) -> Float[Tensor, "n d_in"]:
+    """All bfloat16 rows of a split in the memory of `device`; every shard is checked against its recorded hash."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    shards = []
+    for name, digest in manifest["shards"][split].items():
+        path = folder / name
+        try:
+            intact = hashlib.sha256(path.read_bytes()).hexdigest() == digest
+            rows = load_file(path, device=device)["rows"] if intact else None
+        except (OSError, SafetensorError):
+            rows = None
+        if rows is None:
+            raise ValueError(f"activation shard {path}: damaged or missing; delete its folder to harvest it again")
+        shards.append(rows)
+    return torch.cat(shards)
+
+
+def harvest(sources: Sequence[LanguageModelActivations], device: str | None = None) -> None:
+    """Run the model once and store every hook point that `sources` ask for (those not stored yet).
+
+    Sources that agree in all but the hook share one pass. Rows are bfloat16; training blocks are drawn in a seeded
+    random order and rows are shuffled inside each shard of `SHARD_ROWS`, held-out rows stay in the order of the text.
+    A folder appears only when it is complete.
+    """
+    missing = [source for source in dict.fromkeys(sources) if not (source.folder / "manifest.json").exists()]
+    passes: dict[LanguageModelActivations, list[LanguageModelActivations]] = {}
+    for source in missing:
+        passes.setdefault(_without_hook(source), []).append(source)
+    for together in passes.values():
+        _harvest_together(together, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _without_hook(source: LanguageModelActivations) -> LanguageModelActivations:
+    return LanguageModelActivations(**{f.name: getattr(source, f.name) for f in fields(source)} | {"hook": ""})
+
+
+def _harvest_together(sources: list[LanguageModelActivations], device: str) -> None:
+    first = sources[0]
+    text = _token_file(first.corpus, first.model)
+    model = language_models.load(first.model, device=device, dtype=torch.bfloat16, backend="fastest")
+    partial = {source: source.folder.with_name(f"{source.folder.name}.{os.getpid()}.partial") for source in sources}
+    shards: dict = {source: {} for source in sources}
+    for folder in partial.values():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    try:
+        for split, wanted in (("train", first.tokens), ("heldout", first.heldout_tokens)):
+            blocks = _choose_blocks(text.blocks(split, first.context), wanted, first, shuffle=split == "train")
+            shuffle = torch.Generator().manual_seed(0) if split == "train" else None
+            for number, rows in enumerate(_shards(model, blocks, sources, split)):
+                for source in sources:
+                    values = rows[source.hook]
+                    if shuffle is not None:
+                        values = values[torch.randperm(len(values), generator=shuffle)]
+                    name = f"{split}-{number:05d}.safetensors"
+                    save_file({"rows": values.contiguous()}, partial[source] / name)
+                    digest = hashlib.sha256((partial[source] / name).read_bytes()).hexdigest()
+                    shards[source].setdefault(split, {})[name] = digest
+        for source in sources:
+            manifest = {"source": repr(source), **source.provenance(), "dtype": "bfloat16", "shards": shards[source]}
+            (partial[source] / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            partial[source].replace(source.folder)
+    finally:
+        for folder in partial.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _choose_blocks(blocks: np.ndarray, tokens: int, source: LanguageModelActivations, shuffle: bool) -> np.ndarray:
+    """The blocks that give `tokens` activations (or all there are), in a seeded random or in the text's order."""
+    count = min(len(blocks), -(-tokens // (source.context - source.skip_first)))
+    order = np.random.default_rng(0).permutation(len(blocks))[:count] if shuffle else np.arange(count)
+    return blocks[order]
+
+
+def _shards(model, blocks: np.ndarray, sources: list[LanguageModelActivations], split: str) -> Iterator[dict[str, Tensor]]:
+    """Hook -> up to SHARD_ROWS bfloat16 rows on the CPU, in the order of `blocks`."""
+    hooks, first = list(dict.fromkeys(source.hook for source in sources)), sources[0]
+    per_block = first.context - first.skip_first
+    per_pass = max(1, HARVEST_TOKENS // first.context)
+    progress = tqdm(total=len(blocks) * first.context, desc=f"{first.model} {split} activations", unit="token",
+                    unit_scale=True, mininterval=5, delay=5, file=sys.stderr)
+    with progress:
+        for start in range(0, len(blocks), max(1, SHARD_ROWS // per_block)):
+            shard = blocks[start : start + max(1, SHARD_ROWS // per_block)]
+            parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
+            for begin in range(0, len(shard), per_pass):
+                tokens = torch.from_numpy(shard[begin : begin + per_pass].astype(np.int64)).to(model.device)
+                for hook, values in model.activations(tokens, hooks).items():
+                    rows = values[:, first.skip_first :].flatten(0, 1)
+                    if not rows.isfinite().all():
+                        raise ValueError(f"{first.model} gives non-finite activations at {hook} (block {start + begin})")
+                    parts[hook].append(rows.to("cpu", torch.bfloat16))
+                progress.update(tokens.numel())
+            yield {hook: torch.cat(rows) for hook, rows in parts.items()}

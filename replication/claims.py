@@ -1,0 +1,127 @@
+"""Claims as data: a rule, the published number, and a verdict computed from stored rows.
+
+The vocabulary is fixed. *replicated*: the rule holds with its interval. *partly*: the sign is right, the interval or the
+scope is short. *not replicated*: the sign is not the claimed one. *void*: a pre-check of the rule failed (under-trained,
+unmatched L0, nothing to measure). *not tested*: no evidence in the table, or out of scope, with the reason.
+A smoke run never yields a verdict.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from replication.results import Study, table
+
+VERDICTS = ("replicated", "partly", "not replicated", "void", "not tested")
+
+
+class NoEvidence(Exception):
+    """The table lacks what the rule needs; the message says what."""
+
+
+class Evidence(NamedTuple):
+    """What a rule finds in a table."""
+
+    verdict: str
+    ours: float
+    """The rule's statistic."""
+    low: float
+    high: float
+    """95 % interval of the statistic over seeds."""
+    summary: str
+    """One sentence a reader understands without the code."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of a paper that rows can support or contradict. `test` reads the table of `study`."""
+
+    id: str
+    statement: str
+    rule: str
+    published: str
+    study: Study | None = None
+    test: Callable[[pd.DataFrame], Evidence] | None = None
+    untested: str = ""
+
+
+class Verdict(NamedTuple):
+    """One row of the scorecard."""
+
+    claim: str
+    paper: str
+    statement: str
+    rule: str
+    published: str
+    ours: float | None
+    interval: list[float] | None
+    verdict: str
+    summary: str
+    subject: str
+    preset: str
+    seeds: int
+    stale: bool
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % Student-t interval over independent values, one per seed. At least two are needed."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        raise NoEvidence(f"an interval needs at least 2 seeds, found {len(values)}")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def judge(mean: float, low: float) -> str:
+    """Verdict on 'this statistic is positive': the whole interval, the mean alone, or not even the mean."""
+    return "replicated" if low > 0 else "partly" if mean > 0 else "not replicated"
+
+
+def interpolate_loglog(x: Sequence[float], y: Sequence[float], at: Sequence[float]) -> np.ndarray:
+    """Piecewise-linear interpolation of ln y against ln x; NaN outside the range of x: nothing is extrapolated."""
+    order = np.argsort(x)
+    lx, ly = np.log(np.asarray(x, float)[order]), np.log(np.asarray(y, float)[order])
+    return np.exp(np.interp(np.log(np.asarray(at, float)), lx, ly, left=np.nan, right=np.nan))
+
+
+def verdict(claim: Claim, rows: pd.DataFrame, preset: str) -> Verdict:
+    """The claim's rule applied to a table of stored rows; missing evidence is 'not tested', never a pass."""
+    paper = claim.id.rsplit("-", 1)[0]
+    head = (claim.id, paper, claim.statement, claim.rule, claim.published)
+    try:
+        if claim.test is None:
+            raise NoEvidence(claim.untested)
+        if preset == "smoke":
+            raise NoEvidence("a smoke run is too small to give a verdict")
+        if rows.empty:
+            raise NoEvidence(f"no rows are stored for the {preset} preset")
+        evidence = claim.test(rows)
+    except NoEvidence as reason:
+        return Verdict(*head, None, None, "not tested", str(reason), "", preset if len(rows) else "", 0, False)
+    if evidence.verdict not in VERDICTS or evidence.verdict == "not tested":
+        raise ValueError(f"claim {claim.id}: a rule cannot return {evidence.verdict!r}")
+    subject = ", ".join(sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique()))
+    return Verdict(*head, float(evidence.ours), [float(evidence.low), float(evidence.high)], evidence.verdict,
+                   evidence.summary, subject, preset, rows["seed"].nunique(), bool(rows["stale"].any()))
+
+
+def scorecard(claims: Sequence[Claim], preset: str, *, committed: bool = False) -> list[Verdict]:
+    """A verdict per claim from the best stored evidence: `gpu` rows where they give one, else rows of `preset`.
+
+    `committed` reads data/results alone (the repository's own scorecard) instead of this machine's cache.
+    """
+    found = []
+    for claim in claims:
+        candidates = [verdict(claim, _rows(claim.study, one, committed), one) for one in dict.fromkeys(("gpu", preset))]
+        found.append(next((v for v in candidates if v.verdict != "not tested"), candidates[-1]))
+    return found
+
+
+def _rows(study: Study | None, preset: str, committed: bool) -> pd.DataFrame:
+    if study is None:
+        return pd.DataFrame()
+    return table(study, preset, committed=committed)

@@ -1,0 +1,129 @@
+"""`replicate`: run, status, show, scorecard, models, book."""
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from replication import papers
+from replication.claims import scorecard as judge_all
+from replication.results import check_preset, duration, estimate, missing, table
+from replication.train import Diverged, default_device
+
+app = typer.Typer(help="Run, inspect and render the replications.", no_args_is_help=True, add_completion=False,
+                  pretty_exceptions_enable=False)
+Preset = Annotated[str, typer.Option(help="smoke, cpu, gpu or paper")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object a row")]
+
+
+@contextmanager
+def _one_line_errors():
+    """Bad input ends with one line on stderr and exit code 2; what was stored before stays."""
+    try:
+        yield
+    except (ValueError, Diverged, RuntimeError) as error:
+        print(f"replicate: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def run(paper: Annotated[str | None, typer.Argument(help="a paper's key; all papers when left out")] = None,
+        preset: Preset = "cpu",
+        stale: Annotated[bool, typer.Option(help="also recompute rows whose code has changed")] = False) -> None:
+    """Compute the missing rows of a preset. Interrupted, it goes on where it stopped."""
+    with _one_line_errors():
+        check_preset(preset)
+        computed = papers.run(paper, preset, recompute_stale=stale)
+        total = sum(len(study.runs(preset)) for study in papers.studies(paper))
+        print(f"{computed} rows computed, {total} rows in the preset")
+
+
+@app.command()
+def status(preset: Preset = "cpu", as_json: Json = False) -> None:
+    """What is stored, stale and missing, and how long the missing part takes on this machine."""
+    with _one_line_errors():
+        check_preset(preset)
+        for study in papers.studies():
+            found, todo = table(study, preset), missing(study, preset)
+            stale = int(found.stale.sum()) if len(found) else 0
+            seconds = estimate(todo)
+            row = {"paper": study.paper, "study": study.name, "preset": preset, "rows": len(study.runs(preset)),
+                   "stored": len(found), "stale": stale, "missing": len(todo), "seconds_to_compute": round(seconds, 1),
+                   "device": default_device()}
+            text = (f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, {stale} stale, "
+                    f"{len(todo)} missing" + (f", about {duration(seconds)} of training on this {default_device()}" if todo else ""))
+            print(json.dumps(row) if as_json else text)
+
+
+@app.command()
+def scorecard(preset: Preset = "cpu", as_json: Json = False,
+              committed: Annotated[bool, typer.Option(help="from the rows in data/results alone")] = False) -> None:
+    """A verdict for every claim, from the stored rows."""
+    with _one_line_errors():
+        check_preset(preset)
+        for module in papers.PAPERS.values():
+            for v in judge_all(module.CLAIMS, preset, committed=committed):
+                row = {name: (None if value != value else value) for name, value in v._asdict().items()}
+                print(json.dumps(row) if as_json else f"{v.claim:16} {v.verdict:15} {v.statement}\n{'':16} {v.summary}")
+
+
+@app.command()
+def show(figure: Annotated[str, typer.Argument(help="a figure's name, e.g. frontier")], preset: Preset = "cpu",
+         out: Annotated[Path | None, typer.Option(help="file to write, .png, .svg or .pdf")] = None) -> None:
+    """Draw one figure from the stored rows."""
+    from replication import figures
+
+    with _one_line_errors():
+        check_preset(preset)
+        available = {name: entry for module in papers.PAPERS.values() for name, entry in module.FIGURES.items()}
+        if figure not in available:
+            raise ValueError(f"figure must be one of {', '.join(available)}, got {figure!r}")
+        study, function, arguments = available[figure]
+        rows = table(study, preset)
+        if rows.empty:
+            raise ValueError(f"figure {figure}: no rows are stored for preset {preset}; `replicate run {study.paper}` makes them")
+        target = out or Path(f"{figure}.{preset}.png")
+        getattr(figures, function)(*arguments(rows)).savefig(target)
+        print(target)
+
+
+@app.command()
+def models(train: Annotated[str | None, typer.Option(help="retrain this model, e.g. pygpt-2m")] = None,
+           tokens: Annotated[int | None, typer.Option(help="training tokens; the recipe's when left out")] = None) -> None:
+    """List the embedded language models, or retrain one and compare it with the stored one."""
+    from replication import language_models
+
+    with _one_line_errors():
+        if train is None:
+            for row in language_models.embedded():
+                print("  ".join(f"{name}={value}" for name, value in row.items()))
+        else:
+            from replication.corpora import PythonSource
+
+            print(language_models.retrain(train, PythonSource(("stdlib", "site-packages")), tokens))
+
+
+@app.command()
+def book(preset: Preset = "cpu",
+         page: Annotated[list[str] | None, typer.Option(help="execute these pages only")] = None,
+         execute: Annotated[bool, typer.Option(help="compute missing rows and execute pages")] = True,
+         site: Annotated[bool, typer.Option(help="render HTML")] = True) -> None:
+    """Compute what is missing, execute the pages, render the site; print where it is and what each page took."""
+    from replication import book as builder
+
+    with _one_line_errors():
+        check_preset(preset)
+        if execute:
+            if not page:
+                papers.run(None, preset)
+            for name, seconds in builder.execute_all(preset, page or ()).items():
+                print(f"{name:32} {duration(seconds)}")
+        if site:
+            print(f"open {builder.build(preset)}/book/intro.html")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""What is measured on a trained SAE: one module per kind of measurement."""

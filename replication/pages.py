@@ -1,0 +1,131 @@
+"""What the cells of a page call: parameters, tables, verdicts, provenance. Each call is one line in a notebook."""
+
+import html
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from replication import papers
+from replication.claims import VERDICTS, Verdict, scorecard
+from replication.metrics import DEFINITIONS
+from replication.results import Study, check_preset, duration, rows, table
+
+TABLES = Path("tables")  # beside the page: a notebook runs in the folder it is rendered from
+COLOURS = {"replicated": "#1a7f37", "partly": "#9a6700", "not replicated": "#cf222e", "void": "#59636e", "not tested": "#59636e"}
+
+
+def open_page(preset: str) -> None:
+    """First line of every page: refuse an unknown preset before anything else, draw sharp figures on white."""
+    check_preset(preset)
+    matplotlib.rcParams["figure.facecolor"] = "white"
+
+
+def rows_of(study: Study, preset: str, name: str) -> pd.DataFrame:
+    """The study's rows, missing ones computed; the table is also written beside the page as `tables/<name>.csv`."""
+    found = rows(study, preset)
+    TABLES.mkdir(exist_ok=True)
+    found.to_csv(TABLES / f"{name}.csv", index=False)
+    return found
+
+
+def table_of(rows: pd.DataFrame, by: list[str], columns: list[str]) -> HTML:
+    """Mean over seeds of `columns` for each setting in `by`, the half range over seeds after ±, with definitions."""
+    cells = rows.groupby(by, sort=True)
+    mean, spread = cells[columns].mean(), (cells[columns].max() - cells[columns].min()) / 2
+    text = pd.DataFrame({column: [_plus_minus(m, s) for m, s in zip(mean[column], spread[column], strict=True)]
+                         for column in columns}, index=mean.index).reset_index()
+    text.columns = [DEFINITIONS[c].label if c in DEFINITIONS else c for c in text.columns]
+    notes = "".join(f"<li><b>{DEFINITIONS[c].label}</b>: {html.escape(DEFINITIONS[c].meaning)} "
+                    f"({html.escape(DEFINITIONS[c].baseline)})</li>" for c in columns if c in DEFINITIONS)
+    return HTML(_scroll(text.to_html(index=False, border=0, classes="rows")) +
+                f"<details><summary>What the columns mean</summary><ul>{notes}</ul></details>")
+
+
+def _plus_minus(mean: float, spread: float) -> str:
+    digits = 3 if abs(mean) < 10 else 1
+    return f"{mean:.{digits}f}" if spread < 0.5 * 10**-digits else f"{mean:.{digits}f} ± {spread:.{digits}f}"
+
+
+def _scroll(table: str) -> str:
+    """Wide tables scroll inside the page instead of widening it."""
+    return f'<div class="table-scroll" tabindex="0">{table}</div>'
+
+
+def verdicts(claims, preset: str) -> HTML:
+    """One block per claim: verdict, statement, rule, published value, our number with its interval."""
+    return HTML("".join(_block(v) for v in scorecard(claims, preset)))
+
+
+def _block(v: Verdict) -> str:
+    ours = "no number" if v.ours is None else f"{v.ours:+.3f} (95 % interval over seeds {v.interval[0]:+.3f} to {v.interval[1]:+.3f})"
+    ours = "no number" if v.ours != v.ours else ours
+    source = f"{v.subject}, preset {v.preset}, {v.seeds} seeds{', STALE: the code has changed since' if v.stale else ''}" if v.subject else ""
+    lines = [("Rule", v.rule), ("Published", v.published), ("Ours", ours), ("Finding", v.summary), ("Evidence", source)]
+    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in lines if text)
+    return (f'<section class="claim" id="{v.claim.lower()}"><p>{badge(v.verdict)} <b>{v.claim.rsplit("-", 1)[1]}</b> '
+            f"{html.escape(v.statement)}</p><dl>{items}</dl></section>")
+
+
+def badge(verdict: str) -> str:
+    """A verdict as a coloured word; the word alone says it, the colour only helps."""
+    return f'<span class="verdict" style="background:{COLOURS[verdict]}">{verdict}</span>'
+
+
+def scorecard_table(preset: str) -> HTML:
+    """Every claim of every paper, with counts per verdict on top."""
+    found = [v for paper in papers.PAPERS.values() for v in scorecard(paper.CLAIMS, preset)]
+    counts = " ".join(f"{badge(name)} {sum(v.verdict == name for v in found)}" for name in VERDICTS)
+    head = "".join(f"<th>{name}</th>" for name in ("Claim", "Verdict", "Statement", "Ours [95 %]", "Published", "Evidence"))
+    body = "".join(_line(v) for v in found)
+    return HTML(f'<p>{counts}</p>' + _scroll(f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'))
+
+
+def _line(v: Verdict) -> str:
+    cells = [f"<code>{v.claim}</code>", badge(v.verdict), html.escape(v.statement), html.escape(number(v)), html.escape(v.published),
+             html.escape(evidence(v))]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def number(v: Verdict) -> str:
+    """Our number and its interval, short; a dash where there is none."""
+    return "–" if v.ours is None or v.ours != v.ours else f"{v.ours:+.3f} [{v.interval[0]:+.3f}, {v.interval[1]:+.3f}]"
+
+
+def evidence(v: Verdict) -> str:
+    """Subject, preset and seeds behind a verdict, or the reason why there is none."""
+    if not v.subject:
+        return v.summary
+    return f"{v.subject}, {v.preset}, {v.seeds} seeds" + (", stale" if v.stale else "")
+
+
+def provenance(rows: pd.DataFrame) -> Markdown:
+    """Where the rows of a page come from: commit, machine, versions, seeds, data, and what they cost."""
+    def every(column: str) -> str:
+        return ", ".join(str(value) for value in sorted(rows[column].astype(str).unique()))
+    dirty = " (with uncommitted changes)" if rows.dirty.any() else ""
+    stale = int(rows.stale.sum())
+    return Markdown("\n".join([
+        "| | |", "|---|---|",
+        f"| rows | {len(rows)}, of which stale: {stale} |",
+        f"| preset, seeds | {every('preset')}; {every('seed')} |",
+        f"| computed | {rows.date.min()} to {rows.date.max()} |",
+        f"| commit | {every('commit')}{dirty} |",
+        f"| hardware | {every('device')}; matrix products in {every('precision')} |",
+        f"| versions | torch {every('torch')}, Python {every('python')} |",
+        f"| subject, corpus | {every('subject_fingerprint')}, {every('corpus_fingerprint')} |",
+        f"| training time | {duration(rows.seconds.sum())} in all, peak memory {rows.peak_gib.max():.1f} GiB |",
+    ]))
+
+
+def stored_rows(preset: str) -> pd.DataFrame:
+    """Rows stored, stale and missing for every study, for the status page."""
+    lines = []
+    for paper in papers.PAPERS.values():
+        for study in paper.STUDIES:
+            found = table(study, preset)
+            lines.append({"paper": study.paper, "study": study.name, "preset": preset, "rows": len(study.runs(preset)),
+                          "stored": len(found), "stale": int(found.stale.sum()) if len(found) else 0,
+                          "training time": duration(found.seconds.sum()) if len(found) else "–"})
+    return pd.DataFrame(lines)

@@ -1,0 +1,33 @@
+"""One file per paper: citation, presets, measurements, claims. A new paper is a new file and one line here."""
+
+from types import ModuleType
+
+from replication.activations import LanguageModelActivations, harvest
+from replication.papers import gao2024
+from replication.results import Study, compute, missing
+
+PAPERS: dict[str, ModuleType] = {gao2024.KEY: gao2024}
+
+
+def paper(key: str) -> ModuleType:
+    """The module of a paper; an unknown key lists the known ones."""
+    if key not in PAPERS:
+        raise ValueError(f"paper must be one of {', '.join(PAPERS)}, got {key!r}")
+    return PAPERS[key]
+
+
+def studies(key: str | None = None) -> list[Study]:
+    """The studies of one paper, or of all."""
+    modules = PAPERS.values() if key is None else [paper(key)]
+    return [study for module in modules for study in module.STUDIES]
+
+
+def run(key: str | None, preset: str, *, recompute_stale: bool = False) -> int:
+    """Compute the missing rows of a preset, for one paper or all; returns how many were computed.
+
+    The activations that any study needs are harvested first, so that each language model runs once over its corpus.
+    """
+    todo = {study: missing(study, preset, recompute_stale=recompute_stale) for study in studies(key)}
+    sources = (one.source for runs in todo.values() for one in runs)
+    harvest([source for source in sources if isinstance(source, LanguageModelActivations)])
+    return sum(compute(study, preset, recompute_stale=recompute_stale) for study in todo)

@@ -1,0 +1,205 @@
+"""Run -> row. Stored rows are read, missing ones are computed and appended at once.
+
+A table is a JSON-lines file, one row per run, so that a diff shows what changed and a value keeps all its digits.
+`gpu` and `paper` rows are committed under data/results; `smoke` and `cpu` rows live in data/cache.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from replication import train
+from replication.fingerprints import code_fingerprint
+from replication.paths import CACHE, RESULTS, ROOT
+from replication.sae import architecture
+
+PRESETS = ("smoke", "cpu", "gpu", "paper")
+COMMITTED = ("gpu", "paper")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One grid of runs and what is measured on each: what a page draws from and claims read.
+
+    `grid(preset)` lists the runs, `measure(runs)` yields (run, measured columns) as each is done. Rows are kept per
+    paper: two studies that measure the same run in the same way share its row.
+    """
+
+    paper: str
+    name: str
+    title: str
+    grid: Callable[[str], list]
+    measure: Callable[[list], Iterator[tuple[Any, dict]]]
+
+    def runs(self, preset: str) -> list:
+        """The runs of a preset, each once."""
+        check_preset(preset)
+        return list(dict.fromkeys(self.grid(preset)))
+
+    def key(self, run) -> str:
+        """12 hexadecimal digits over the run and the name of what is measured on it: the name of its row."""
+        return hashlib.sha256(f"{self.measure.__qualname__}({run!r})".encode()).hexdigest()[:12]
+
+    def code(self, run) -> str:
+        """Fingerprint of the code that a row of `run` depends on."""
+        used = (architecture(run.architecture),) if isinstance(run, train.Run) else ()
+        return code_fingerprint(self.measure, type(run), *used)
+
+    def path(self, preset: str, committed: bool = False) -> Path:
+        """The table that holds a preset's rows; `committed`: the one in data/results whatever the preset."""
+        folder = RESULTS if committed or preset in COMMITTED else CACHE / "results"
+        return folder / f"{self.paper}.{preset}.jsonl"
+
+
+def check_preset(preset: str) -> None:
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+
+
+def read(path: Path) -> dict[str, dict]:
+    """Key -> row of a table; the last row of a key counts. A line that is not a row is an error that names it.
+
+    A last line without its newline is the trace of an interrupted write: it is left out (and cut off by the next
+    `append`), the rest is kept.
+    """
+    if not path.exists():
+        return {}
+    rows = {}
+    lines = path.read_text().split("\n")
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            rows[row["key"]] = row
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"table {path}, line {number}: not a row ({error!r}); remove the line to recompute it") from None
+    return rows
+
+
+def append(path: Path, row: dict) -> None:
+    """Add one row and make sure that it is on disk. Rows already there are never rewritten."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        if size := file.tell():
+            file.seek(0)
+            content = file.read()
+            if not content.endswith(b"\n"):
+                size = content.rfind(b"\n") + 1
+                file.truncate(size)
+        file.write((json.dumps(row, allow_nan=False) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def missing(study: Study, preset: str, *, recompute_stale: bool = False) -> list:
+    """Runs of the preset without a stored row; with `recompute_stale` also those whose code has changed since."""
+    rows = read(study.path(preset))
+    return [run for run in study.runs(preset)
+            if study.key(run) not in rows or (recompute_stale and rows[study.key(run)]["code"] != study.code(run))]
+
+
+def table(study: Study, preset: str, *, committed: bool = False) -> pd.DataFrame:
+    """The stored rows of a preset's runs, one line per run, in the preset's order; nothing is computed.
+
+    Columns: the fields of the run, what was measured, provenance, and `stale`: the code the row depends on has changed.
+    """
+    rows = read(study.path(preset, committed))
+    found = [rows[study.key(run)] | {"stale": rows[study.key(run)]["code"] != study.code(run)}
+             for run in study.runs(preset) if study.key(run) in rows]
+    return pd.DataFrame(found)
+
+
+def compute(study: Study, preset: str, *, recompute_stale: bool = False, report: Callable[[str], None] | None = None) -> int:
+    """Compute the missing rows of a preset one by one; says what it will cost first. Returns how many were computed.
+
+    Interrupted, it keeps every row that was finished; called again, it goes on with the rest.
+    """
+    say = report or (lambda line: print(line, file=sys.stderr, flush=True))
+    todo = missing(study, preset, recompute_stale=recompute_stale)
+    if not todo:
+        return 0
+    say(f"{study.paper} {study.name} ({preset}): {len(todo)} of {len(study.runs(preset))} rows to compute, "
+        f"about {duration(estimate(todo))} on this {train.default_device()}")
+    began = time.perf_counter()
+    for done, (run, measured) in enumerate(study.measure(todo), 1):
+        append(study.path(preset), row(study, preset, run, measured))
+        spent = time.perf_counter() - began
+        say(f"{study.paper} {study.name}: row {done} of {len(todo)} stored, {duration(spent)} spent, "
+            f"about {duration(spent / done * (len(todo) - done))} left")
+    return len(todo)
+
+
+def rows(study: Study, preset: str) -> pd.DataFrame:
+    """What a page calls: compute what is missing, then return the table as it was stored."""
+    compute(study, preset)
+    return table(study, preset)
+
+
+def estimate(runs: Iterable) -> float:
+    """Seconds that training these runs takes on this machine (a few steps of each size are timed)."""
+    return sum(train.estimate_seconds(run) for run in runs)
+
+
+def row(study: Study, preset: str, run, measured: dict) -> dict:
+    """A run's row: its fields, what was measured and where it comes from. Non-finite numbers are stored as null."""
+    described = {"key": study.key(run), "paper": study.paper, "measure": study.measure.__qualname__, "preset": preset}
+    described |= {f.name: _plain(getattr(run, f.name)) for f in fields(run)}
+    clean = {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in measured.items()}
+    source = run.source.provenance() if isinstance(run, train.Run) else {}
+    return described | clean | source | {"code": study.code(run)} | provenance()
+
+
+def _plain(value):
+    """A field as JSON: nested dataclasses and tuples by their repr, so that class names survive."""
+    return repr(value) if is_dataclass(value) or isinstance(value, tuple) else value
+
+
+def provenance() -> dict:
+    """When, by which commit, on what: the same for every row of a process but for the time."""
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")} | _machine()
+
+
+@cache
+def _machine() -> dict:
+    return {
+        "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain", "--", "replication")),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }
+
+
+def _git(*arguments: str) -> str:
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _processor() -> str:
+    """The CPU's name; never the host's."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
+        if info.exists() else []
+    return f"{names[0] if names else 'CPU'}, {os.cpu_count()} cores"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
