@@ -112,7 +112,7 @@ figures.training_curves(rows);
 # %% tags=["remove-cell"]
 dead = pages.rows_of(gao2024.DEAD_LATENTS, preset, "gao2024-dead-latents")
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Two bar charts over four conditions, transpose or independent initialisation with and without AuxK: share of dead latents, and normalised mean squared error, with one dot per seed."}, "figure": {"name": "fig-gao2024-dead", "caption": "Share of latents that did not fire during the last eighth of training (left) and NMSE (right), for TopK at the largest dictionary and the smallest k. Dots: seeds. The paper reports up to 90 % dead with neither remedy at its own scale, and few with either."}}
+# %% tags=["remove-input"] mystnb={"image": {"alt": "Two bar charts over four conditions, transpose or independent initialisation with and without AuxK: share of dead latents, and normalised mean squared error, with one dot per seed."}, "figure": {"name": "fig-gao2024-dead", "caption": "Share of latents that did not fire during the last eighth of training (left) and NMSE (right), for TopK at the largest dictionary and the smallest k. Dots: seeds. The paper reports up to 90 % dead with neither remedy at its own scale, and 7 % in its largest run with both."}}
 figures.dead_latents(dead);
 
 # %% [markdown]

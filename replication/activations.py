@@ -1,7 +1,7 @@
 """Activation sources: a width and a seeded stream of activations, whatever is behind it.
 
-`LanguageModelActivations` names a model, a hook point and a corpus; `harvest` fills the disk cache of several of them in
-one pass of the model. `Gaussian` needs no model (Gao et al. 2024, appendix A.5, and tests).
+`LanguageModelActivations` names a model, a hook point and a corpus; `harvest` fills the disk cache of several of them
+in one pass of the model. `Gaussian` needs no model (Gao et al. 2024, appendix A.5, and tests).
 """
 
 import abc
@@ -108,7 +108,9 @@ class LanguageModelActivations(ActivationSource):
     def __post_init__(self):
         for name in ("tokens", "heldout_tokens"):
             if getattr(self, name) < self.context:
-                raise ValueError(f"{name} must be at least one block of context={self.context}, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least one block of context={self.context}, got {getattr(self, name)}"
+                )
         if not 0 <= self.skip_first < self.context:
             raise ValueError(f"skip_first must be from 0 to context-1={self.context - 1}, got {self.skip_first}")
 
@@ -124,8 +126,10 @@ class LanguageModelActivations(ActivationSource):
         return CACHE / "activations" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     def provenance(self):
-        return {"subject_fingerprint": _language_model(self.model).fingerprint,
-                "corpus_fingerprint": _token_file(self.corpus, self.model).fingerprint}
+        return {
+            "subject_fingerprint": _language_model(self.model).fingerprint,
+            "corpus_fingerprint": _token_file(self.corpus, self.model).fingerprint,
+        }
 
     def batches(self, batch, tokens, seed, device="cpu"):
         generator = torch.Generator().manual_seed(seed)
@@ -233,13 +237,22 @@ def _choose_blocks(blocks: np.ndarray, tokens: int, source: LanguageModelActivat
     return blocks[order]
 
 
-def _shards(model, blocks: np.ndarray, sources: list[LanguageModelActivations], split: str) -> Iterator[dict[str, Tensor]]:
+def _shards(
+    model, blocks: np.ndarray, sources: list[LanguageModelActivations], split: str
+) -> Iterator[dict[str, Tensor]]:
     """Hook -> up to SHARD_ROWS bfloat16 rows on the CPU, in the order of `blocks`."""
     hooks, first = list(dict.fromkeys(source.hook for source in sources)), sources[0]
     per_block = first.context - first.skip_first
     per_pass = max(1, HARVEST_TOKENS // first.context)
-    progress = tqdm(total=len(blocks) * first.context, desc=f"{first.model} {split} activations", unit="token",
-                    unit_scale=True, mininterval=5, delay=5, file=sys.stderr)
+    progress = tqdm(
+        total=len(blocks) * first.context,
+        desc=f"{first.model} {split} activations",
+        unit="token",
+        unit_scale=True,
+        mininterval=5,
+        delay=5,
+        file=sys.stderr,
+    )
     with progress:
         for start in range(0, len(blocks), max(1, SHARD_ROWS // per_block)):
             shard = blocks[start : start + max(1, SHARD_ROWS // per_block)]
@@ -249,7 +262,9 @@ def _shards(model, blocks: np.ndarray, sources: list[LanguageModelActivations], 
                 for hook, values in model.activations(tokens, hooks).items():
                     rows = values[:, first.skip_first :].flatten(0, 1)
                     if not rows.isfinite().all():
-                        raise ValueError(f"{first.model} gives non-finite activations at {hook} (block {start + begin})")
+                        raise ValueError(
+                            f"{first.model} gives non-finite activations at {hook} (block {start + begin})"
+                        )
                     parts[hook].append(rows.to("cpu", torch.bfloat16))
                 progress.update(tokens.numel())
             yield {hook: torch.cat(rows) for hook, rows in parts.items()}

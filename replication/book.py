@@ -1,7 +1,7 @@
 """Sources in notebooks/ and book/ -> executed pages -> HTML.
 
-`_build/<preset>/source/` is what Sphinx reads: prose, executed notebooks, the tables behind the figures, the library for
-literal includes. The site is `_build/html`; a smoke site, which is made to be checked and not to be read, stays in
+`_build/<preset>/source/` is what Sphinx reads: prose, executed notebooks, the tables behind the figures, the library
+for literal includes. The site is `_build/html`; a smoke site, which is made to be checked and not to be read, stays in
 `_build/smoke/html`.
 """
 
@@ -18,7 +18,7 @@ import papermill
 import yaml
 
 from replication.paths import BOOK, BUILD, NOTEBOOKS, ROOT
-from replication.results import check_preset, duration
+from replication.results import check_preset
 
 
 def pages() -> list[str]:
@@ -46,7 +46,9 @@ def execute(page: str, preset: str) -> Path:
         unknown = {"preset"} - papermill.inspect_notebook(str(draft)).keys()
         if unknown:  # papermill only warns
             raise ValueError(f"page {page}: no parameter {unknown.pop()!r} in its cell tagged 'parameters'")
-        papermill.execute_notebook(draft, target, {"preset": preset}, cwd=folder, progress_bar=False, kernel_name="python3")
+        papermill.execute_notebook(
+            draft, target, {"preset": preset}, cwd=folder, progress_bar=False, kernel_name="python3"
+        )
     finally:
         draft.unlink()
     nbformat.write(_for_readers(nbformat.read(target, as_version=4)), target)
@@ -94,8 +96,17 @@ def build(preset: str) -> Path:
         _refuse_errors(source / f"{page}.ipynb")
     output = BUILD / preset / "site"
     shutil.rmtree(output, ignore_errors=True)
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(output),
-               "-n", "-W", "--keep-going", "-q"]
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        str(source),
+        "--path-output",
+        str(output),
+        "-n",
+        "-W",
+        "--keep-going",
+        "-q",
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"the book does not build:\n{run.stdout[-3000:]}\n{run.stderr[-6000:]}")

@@ -1,9 +1,9 @@
 """Claims as data: a rule, the published number, and a verdict computed from stored rows.
 
-The vocabulary is fixed. *replicated*: the rule holds with its interval. *partly*: the sign is right, the interval or the
-scope is short. *not replicated*: the sign is not the claimed one. *void*: a pre-check of the rule failed (under-trained,
-unmatched L0, nothing to measure). *not tested*: no evidence in the table, or out of scope, with the reason.
-A smoke run never yields a verdict.
+The vocabulary is fixed. *replicated*: the rule holds with its interval. *partly*: the sign is right, the interval or
+the scope is short. *not replicated*: the sign is not the claimed one. *void*: a pre-check of the rule failed
+(under-trained, unmatched L0, nothing to measure). *not tested*: no evidence in the table, or out of scope, with the
+reason. A smoke run never yields a verdict.
 """
 
 from collections.abc import Callable, Sequence
@@ -105,8 +105,17 @@ def verdict(claim: Claim, rows: pd.DataFrame, preset: str) -> Verdict:
     if evidence.verdict not in VERDICTS or evidence.verdict == "not tested":
         raise ValueError(f"claim {claim.id}: a rule cannot return {evidence.verdict!r}")
     subject = ", ".join(sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique()))
-    return Verdict(*head, float(evidence.ours), [float(evidence.low), float(evidence.high)], evidence.verdict,
-                   evidence.summary, subject, preset, rows["seed"].nunique(), bool(rows["stale"].any()))
+    return Verdict(
+        *head,
+        float(evidence.ours),
+        [float(evidence.low), float(evidence.high)],
+        evidence.verdict,
+        evidence.summary,
+        subject,
+        preset,
+        rows["seed"].nunique(),
+        bool(rows["stale"].any()),
+    )
 
 
 def scorecard(claims: Sequence[Claim], preset: str, *, committed: bool = False) -> list[Verdict]:

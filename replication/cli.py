@@ -1,20 +1,27 @@
 """`replicate`: run, status, show, scorecard, models, book."""
 
 import json
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from tokenizers import Tokenizer
 
 from replication import papers
 from replication.claims import scorecard as judge_all
+from replication.paths import MODELS
 from replication.results import check_preset, duration, estimate, missing, table
-from replication.train import Diverged, default_device
+from replication.train import default_device
 
-app = typer.Typer(help="Run, inspect and render the replications.", no_args_is_help=True, add_completion=False,
-                  pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Run, inspect and render the replications.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 Preset = Annotated[str, typer.Option(help="smoke, cpu, gpu or paper")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a row")]
 
@@ -24,15 +31,17 @@ def _one_line_errors():
     """Bad input ends with one line on stderr and exit code 2; what was stored before stays."""
     try:
         yield
-    except (ValueError, Diverged, RuntimeError) as error:
+    except (ValueError, ArithmeticError, RuntimeError) as error:
         print(f"replicate: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
 
 
 @app.command()
-def run(paper: Annotated[str | None, typer.Argument(help="a paper's key; all papers when left out")] = None,
-        preset: Preset = "cpu",
-        stale: Annotated[bool, typer.Option(help="also recompute rows whose code has changed")] = False) -> None:
+def run(
+    paper: Annotated[str | None, typer.Argument(help="a paper's key; all papers when left out")] = None,
+    preset: Preset = "cpu",
+    stale: Annotated[bool, typer.Option(help="also recompute rows whose code has changed")] = False,
+) -> None:
     """Compute the missing rows of a preset. Interrupted, it goes on where it stopped."""
     with _one_line_errors():
         check_preset(preset)
@@ -50,17 +59,31 @@ def status(preset: Preset = "cpu", as_json: Json = False) -> None:
             found, todo = table(study, preset), missing(study, preset)
             stale = int(found.stale.sum()) if len(found) else 0
             seconds = estimate(todo)
-            row = {"paper": study.paper, "study": study.name, "preset": preset, "rows": len(study.runs(preset)),
-                   "stored": len(found), "stale": stale, "missing": len(todo), "seconds_to_compute": round(seconds, 1),
-                   "device": default_device()}
-            text = (f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, {stale} stale, "
-                    f"{len(todo)} missing" + (f", about {duration(seconds)} of training on this {default_device()}" if todo else ""))
+            row = {
+                "paper": study.paper,
+                "study": study.name,
+                "preset": preset,
+                "rows": len(study.runs(preset)),
+                "stored": len(found),
+                "stale": stale,
+                "missing": len(todo),
+                "seconds_to_compute": round(seconds, 1),
+                "device": default_device(),
+            }
+            text = (
+                f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, {stale} stale, "
+                f"{len(todo)} missing"
+                + (f", about {duration(seconds)} of training on this {default_device()}" if todo else "")
+            )
             print(json.dumps(row) if as_json else text)
 
 
 @app.command()
-def scorecard(preset: Preset = "cpu", as_json: Json = False,
-              committed: Annotated[bool, typer.Option(help="from the rows in data/results alone")] = False) -> None:
+def scorecard(
+    preset: Preset = "cpu",
+    as_json: Json = False,
+    committed: Annotated[bool, typer.Option(help="from the rows in data/results alone")] = False,
+) -> None:
     """A verdict for every claim, from the stored rows."""
     with _one_line_errors():
         check_preset(preset)
@@ -71,8 +94,25 @@ def scorecard(preset: Preset = "cpu", as_json: Json = False,
 
 
 @app.command()
-def show(figure: Annotated[str, typer.Argument(help="a figure's name, e.g. frontier")], preset: Preset = "cpu",
-         out: Annotated[Path | None, typer.Option(help="file to write, .png, .svg or .pdf")] = None) -> None:
+def snapshot(preset: Preset = "cpu") -> None:
+    """Copy this machine's rows of a preset to data/results and rewrite the README's scorecard from there."""
+    from replication import pages
+
+    with _one_line_errors():
+        check_preset(preset)
+        for study in papers.studies():
+            committed = study.path(preset, committed=True)
+            if (path := study.path(preset)).exists() and path != committed:
+                shutil.copy(path, committed)
+        pages.write_readme()
+
+
+@app.command()
+def show(
+    figure: Annotated[str, typer.Argument(help="a figure's name, e.g. frontier")],
+    preset: Preset = "cpu",
+    out: Annotated[Path | None, typer.Option(help="file to write, .png, .svg or .pdf")] = None,
+) -> None:
     """Draw one figure from the stored rows."""
     from replication import figures
 
@@ -84,33 +124,43 @@ def show(figure: Annotated[str, typer.Argument(help="a figure's name, e.g. front
         study, function, arguments = available[figure]
         rows = table(study, preset)
         if rows.empty:
-            raise ValueError(f"figure {figure}: no rows are stored for preset {preset}; `replicate run {study.paper}` makes them")
+            raise ValueError(
+                f"figure {figure}: no rows are stored for preset {preset}; `replicate run {study.paper}` makes them"
+            )
         target = out or Path(f"{figure}.{preset}.png")
         getattr(figures, function)(*arguments(rows)).savefig(target)
         print(target)
 
 
 @app.command()
-def models(train: Annotated[str | None, typer.Option(help="retrain this model, e.g. pygpt-2m")] = None,
-           tokens: Annotated[int | None, typer.Option(help="training tokens; the recipe's when left out")] = None) -> None:
+def models(
+    train: Annotated[str | None, typer.Option(help="retrain this model, e.g. pygpt-2m")] = None,
+    tokens: Annotated[int | None, typer.Option(help="training tokens; the recipe's when left out")] = None,
+) -> None:
     """List the embedded language models, or retrain one and compare it with the stored one."""
     from replication import language_models
+    from replication.corpora import PythonSource
 
     with _one_line_errors():
         if train is None:
             for row in language_models.embedded():
                 print("  ".join(f"{name}={value}" for name, value in row.items()))
-        else:
-            from replication.corpora import PythonSource
-
-            print(language_models.retrain(train, PythonSource(("stdlib", "site-packages")), tokens))
+            return
+        if train not in language_models.RECIPES:
+            raise ValueError(f"train must be one of {', '.join(language_models.RECIPES)}, got {train!r}")
+        text = PythonSource(("stdlib", "site-packages")).build(Tokenizer.from_file(str(MODELS / "tokenizer.json")))
+        log = language_models.train(train, text, tokens)
+        stored = MODELS / train / "train_log.json"
+        print(language_models.compare(log, json.loads(stored.read_text())) if stored.exists() else log["val_loss"])
 
 
 @app.command()
-def book(preset: Preset = "cpu",
-         page: Annotated[list[str] | None, typer.Option(help="execute these pages only")] = None,
-         execute: Annotated[bool, typer.Option(help="compute missing rows and execute pages")] = True,
-         site: Annotated[bool, typer.Option(help="render HTML")] = True) -> None:
+def book(
+    preset: Preset = "cpu",
+    page: Annotated[list[str] | None, typer.Option(help="execute these pages only")] = None,
+    execute: Annotated[bool, typer.Option(help="compute missing rows and execute pages")] = True,
+    site: Annotated[bool, typer.Option(help="render HTML")] = True,
+) -> None:
     """Compute what is missing, execute the pages, render the site; print where it is and what each page took."""
     from replication import book as builder
 

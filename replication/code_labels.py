@@ -1,4 +1,4 @@
-"""What every token of a Python source file is, by Python's own lexer and parser: the truth that code has and prose lacks."""
+"""What every token of a Python file is, by Python's own lexer and parser: the truth that code has and prose lacks."""
 
 import ast
 import builtins

@@ -440,8 +440,8 @@ class HubDataset(Corpus):
 
     `revision` has no default: a commit hash pins the text; a branch name is accepted, but its text can change. With
     `max_documents` only the first rows are streamed. Empty cells are dropped. Held out: sha1(text) modulo 50 == 0; if
-    that is no document, the last one; of a single document the last 2 % of characters. RuntimeError with the cause in one line when the hub or the
-    dataset cannot be read, ValueError for an unknown column.
+    that is no document, the last one; of a single document the last 2 % of characters. RuntimeError with the cause in
+    one line when the hub or the dataset cannot be read, ValueError for an unknown column.
     """
 
     name: str

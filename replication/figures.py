@@ -39,7 +39,9 @@ def _band(axes, rows: pd.DataFrame, x: str, y: str, setting: str, **style) -> No
     cells = rows.groupby(setting)
     at, mean = cells[x].mean(), cells[y].mean()
     order = at.sort_values().index
-    axes.fill_between(at[order], cells[y].min()[order], cells[y].max()[order], color=style["color"], alpha=0.2, linewidth=0)
+    axes.fill_between(
+        at[order], cells[y].min()[order], cells[y].max()[order], color=style["color"], alpha=0.2, linewidth=0
+    )
     axes.plot(at[order], mean[order], **style)
 
 
@@ -54,18 +56,38 @@ def frontier(table: pd.DataFrame, published: dict | None = None) -> Figure:
         here = table[table.d_sae == n]
         if published:
             (x0, x1), (y0, y1) = published["l0"], published["nmse"]
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor="none", edgecolor=PUBLISHED, linewidth=1,
-                                     linestyle=(0, (4, 3)), label=published["label"]))
+            axes.add_patch(
+                Rectangle(
+                    (x0, y0),
+                    x1 - x0,
+                    y1 - y0,
+                    facecolor="none",
+                    edgecolor=PUBLISHED,
+                    linewidth=1,
+                    linestyle=(0, (4, 3)),
+                    label=published["label"],
+                )
+            )
         axes.axhline(1, color=CONTROL, linewidth=1, label="mean predictor")
         topk = here[here.architecture == "topk"]
-        for column, dashes, label in (("nmse_pca", (1, 1.5), "principal components, as many as L0"),
-                                      ("nmse_untrained", (5, 2), "TopK before training")):
+        for column, dashes, label in (
+            ("nmse_pca", (1, 1.5), "principal components, as many as L0"),
+            ("nmse_untrained", (5, 2), "TopK before training"),
+        ):
             control = topk.groupby("sparsity")[["l0", column]].mean()
             control = control[control[column] > 0]
             axes.plot(control.l0, control[column], color=CONTROL, linestyle=(0, dashes), linewidth=1.4, label=label)
         for name, marker in (("relu", "s"), ("topk", "o")):
-            _band(axes, here[here.architecture == name], "l0", "nmse", "sparsity", color=COLOURS[name], marker=marker,
-                  label=NAMES[name])
+            _band(
+                axes,
+                here[here.architecture == name],
+                "l0",
+                "nmse",
+                "sparsity",
+                color=COLOURS[name],
+                marker=marker,
+                label=NAMES[name],
+            )
         axes.set(xscale="log", yscale="log", xlabel="L0 (active latents per token)", title=f"n = {n:,} latents")
         _plain_log(axes.xaxis)
         _plain_log(axes.yaxis)
@@ -99,8 +121,15 @@ def training_curves(table: pd.DataFrame) -> Figure:
             cells = rows[rows.d_sae == n].sort_values("sparsity")
             for alpha, row in zip(np.linspace(0.35, 1, len(cells)), cells.itertuples(), strict=True):
                 symbol = "k" if name == "topk" else "λ"
-                axes.plot(row.curve_tokens, row.curve_error, style, color=COLOURS[name], alpha=alpha, linewidth=1.3,
-                          label=f"n={n:,}, {symbol}={row.sparsity:g}")
+                axes.plot(
+                    row.curve_tokens,
+                    row.curve_error,
+                    style,
+                    color=COLOURS[name],
+                    alpha=alpha,
+                    linewidth=1.3,
+                    label=f"n={n:,}, {symbol}={row.sparsity:g}",
+                )
         axes.set(xscale="log", yscale="log", xlabel="training tokens", title=NAMES[name])
         _plain_log(axes.yaxis)
         axes.legend(fontsize=7, ncols=2)
@@ -110,15 +139,26 @@ def training_curves(table: pd.DataFrame) -> Figure:
 
 def dead_latents(table: pd.DataFrame) -> Figure:
     """Dead share and NMSE under transpose initialisation and AuxK on and off; one dot per seed, a bar at the mean."""
-    conditions = [((True, True), "transpose\nAuxK"), ((True, False), "transpose\nno AuxK"),
-                  ((False, True), "independent\nAuxK"), ((False, False), "independent\nno AuxK")]
+    conditions = [
+        ((True, True), "transpose\nAuxK"),
+        ((True, False), "transpose\nno AuxK"),
+        ((False, True), "independent\nAuxK"),
+        ((False, False), "independent\nno AuxK"),
+    ]
     auxk = table.options == "()"
     figure, panels = _panels(2)
     for axes, (column, label) in zip(panels, (("dead", "dead latents"), ("nmse", "NMSE")), strict=True):
         for place, ((tied, aux), _) in enumerate(conditions):
             values = table[(table.tied_init == tied) & (auxk == aux)][column]
-            axes.bar(place, values.mean(), width=0.6, color=COLOURS["topk"], alpha=0.25 if aux else 0.12,
-                     edgecolor=COLOURS["topk"], linestyle="-" if aux else "--")
+            axes.bar(
+                place,
+                values.mean(),
+                width=0.6,
+                color=COLOURS["topk"],
+                alpha=0.25 if aux else 0.12,
+                edgecolor=COLOURS["topk"],
+                linestyle="-" if aux else "--",
+            )
             axes.plot([place] * len(values), values, "o", color=COLOURS["topk"], markersize=4)
         axes.set_xticks(range(len(conditions)), [name for _, name in conditions])
         axes.set_ylabel(label)

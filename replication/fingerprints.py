@@ -54,7 +54,12 @@ def _module_exists(name: str) -> bool:
 def _without_docstrings(node: ast.stmt) -> ast.stmt:
     for inner in ast.walk(node):
         body = getattr(inner, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             inner.body = body[1:] or [ast.Pass()]
     return node
 

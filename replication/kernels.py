@@ -17,11 +17,11 @@ DENSE_BELOW = 512
 def _rows_gradient(indices: Tensor, weights: Tensor, rows: Tensor, n: int, dtype: torch.dtype) -> Tensor:
     """sum over tokens b and slots j of weights[b, j] * rows[b], added to row indices[b, j] of an (n, d) zero matrix."""
     if n <= DENSE_BELOW * weights.shape[1]:
-        tokens = len(rows)
-        places = indices * tokens + torch.arange(tokens, device=rows.device).unsqueeze(-1)  # latent-major: no transpose
-        scattered = torch.zeros(n * tokens, dtype=dtype, device=rows.device)
-        scattered.scatter_(0, places.flatten(), weights.to(dtype).flatten())
-        return (scattered.view(n, tokens) @ rows.to(dtype)).to(rows.dtype)
+        scattered = torch.zeros(
+            n, len(rows), dtype=dtype, device=rows.device
+        )  # latent-major: the product needs no copy
+        scattered[indices, torch.arange(len(rows), device=rows.device).unsqueeze(-1)] = weights.to(dtype)
+        return (scattered @ rows.to(dtype)).to(rows.dtype)
     contributions = (weights.unsqueeze(-1) * rows.unsqueeze(1)).flatten(0, 1)
     return rows.new_zeros(n, rows.shape[1]).index_add_(0, indices.flatten(), contributions)
 

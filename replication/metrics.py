@@ -18,9 +18,7 @@ def fvu(x: Float[Tensor, "n d_in"], recon: Float[Tensor, "n d_in"]) -> Float[Ten
     return nmse(x, recon, x.mean(0))
 
 
-def nmse(
-    x: Float[Tensor, "n d_in"], recon: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]
-) -> Float[Tensor, ""]:
+def nmse(x: Float[Tensor, "n d_in"], recon: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]) -> Float[Tensor, ""]:
     """Normalised MSE of Gao et al. 2024 (sec. 2.1): E|x - recon|^2 / E|x - mean|^2, `mean` from training activations.
 
     x is the preprocessed activation the SAE sees (mean over d subtracted, unit norm). 1 = predicting `mean`.
@@ -29,7 +27,7 @@ def nmse(
 
 
 def readme_nmse(x: Float[Tensor, "n d_in"], recon: Float[Tensor, "n d_in"]) -> Float[Tensor, ""]:
-    """The other normalised MSE, of the paper's released code (`loss.py`, README): mean over tokens of |x - recon|^2 / |x|^2.
+    """The other normalised MSE, of the paper's released code (`loss.py`, README): mean of |x - recon|^2 / |x|^2.
 
     Uncentred, so predicting zero gives 1 and predicting the mean gives less than 1 as soon as the mean is not zero:
     it is never comparable with `nmse`.
@@ -61,8 +59,8 @@ def shrinkage(x: Float[Tensor, "n d_in"], recon: Float[Tensor, "n d_in"]) -> Flo
     return recon.square().sum() / (recon * x).sum()
 
 
-def pca_fvu(x: Float[Tensor, "n d_in"]) -> Float[Tensor, "d_in+1"]:
-    """FVU left by the j leading principal components of x itself, j = 0..d_in: the best *linear* code of j numbers.
+def pca_fvu(x: Float[Tensor, "n d_in"]) -> Float[Tensor, " components"]:
+    """FVU left by the j leading principal components of x itself, j = 0 to d_in: the best *linear* code of j numbers.
 
     A control for reconstruction at L0 = j: a sparse code that does not beat it has not used its choice of latents.
     """
@@ -80,7 +78,9 @@ class Definition(NamedTuple):
 
 
 DEFINITIONS = {
-    "nmse": Definition("NMSE", "E‖x−x̂‖² / E‖x−μ‖² on preprocessed activations, μ from training data", "mean predictor: 1"),
+    "nmse": Definition(
+        "NMSE", "E‖x−x̂‖² / E‖x−μ‖² on preprocessed activations, μ from training data", "mean predictor: 1"
+    ),
     "readme_nmse": Definition("README NMSE", "mean over tokens of ‖x−x̂‖² / ‖x‖², uncentred", "zero predictor: 1"),
     "fvu": Definition("FVU", "Σ‖x−x̂‖² / Σ‖x−x̄‖² on the model's own activations", "mean predictor: 1"),
     "l0": Definition("L0", "mean number of active latents per token", "dense code: d_sae"),

@@ -10,10 +10,18 @@ from IPython.display import HTML, Markdown
 from replication import papers
 from replication.claims import VERDICTS, Verdict, scorecard
 from replication.metrics import DEFINITIONS
+from replication.paths import ROOT
 from replication.results import Study, check_preset, duration, rows, table
 
+README_MARKS = ("<!-- scorecard:", "<!-- end of scorecard -->")
 TABLES = Path("tables")  # beside the page: a notebook runs in the folder it is rendered from
-COLOURS = {"replicated": "#1a7f37", "partly": "#9a6700", "not replicated": "#cf222e", "void": "#59636e", "not tested": "#59636e"}
+COLOURS = {
+    "replicated": "#1a7f37",
+    "partly": "#9a6700",
+    "not replicated": "#cf222e",
+    "void": "#59636e",
+    "not tested": "#59636e",
+}
 
 
 def open_page(preset: str) -> None:
@@ -34,13 +42,21 @@ def table_of(rows: pd.DataFrame, by: list[str], columns: list[str]) -> HTML:
     """Mean over seeds of `columns` for each setting in `by`, the half range over seeds after ±, with definitions."""
     cells = rows.groupby(by, sort=True)
     mean, spread = cells[columns].mean(), (cells[columns].max() - cells[columns].min()) / 2
-    text = pd.DataFrame({column: [_plus_minus(m, s) for m, s in zip(mean[column], spread[column], strict=True)]
-                         for column in columns}, index=mean.index).reset_index()
+    text = pd.DataFrame(
+        {column: [_plus_minus(m, s) for m, s in zip(mean[column], spread[column], strict=True)] for column in columns},
+        index=mean.index,
+    ).reset_index()
     text.columns = [DEFINITIONS[c].label if c in DEFINITIONS else c for c in text.columns]
-    notes = "".join(f"<li><b>{DEFINITIONS[c].label}</b>: {html.escape(DEFINITIONS[c].meaning)} "
-                    f"({html.escape(DEFINITIONS[c].baseline)})</li>" for c in columns if c in DEFINITIONS)
-    return HTML(_scroll(text.to_html(index=False, border=0, classes="rows")) +
-                f"<details><summary>What the columns mean</summary><ul>{notes}</ul></details>")
+    notes = "".join(
+        f"<li><b>{DEFINITIONS[c].label}</b>: {html.escape(DEFINITIONS[c].meaning)} "
+        f"({html.escape(DEFINITIONS[c].baseline)})</li>"
+        for c in columns
+        if c in DEFINITIONS
+    )
+    return HTML(
+        _scroll(text.to_html(index=False, border=0, classes="rows"))
+        + f"<details><summary>What the columns mean</summary><ul>{notes}</ul></details>"
+    )
 
 
 def _plus_minus(mean: float, spread: float) -> str:
@@ -59,13 +75,23 @@ def verdicts(claims, preset: str) -> HTML:
 
 
 def _block(v: Verdict) -> str:
-    ours = "no number" if v.ours is None else f"{v.ours:+.3f} (95 % interval over seeds {v.interval[0]:+.3f} to {v.interval[1]:+.3f})"
+    ours = (
+        "no number"
+        if v.ours is None
+        else f"{v.ours:+.3f} (95 % interval over seeds {v.interval[0]:+.3f} to {v.interval[1]:+.3f})"
+    )
     ours = "no number" if v.ours != v.ours else ours
-    source = f"{v.subject}, preset {v.preset}, {v.seeds} seeds{', STALE: the code has changed since' if v.stale else ''}" if v.subject else ""
+    source = (
+        f"{v.subject}, preset {v.preset}, {v.seeds} seeds{', STALE: the code has changed since' if v.stale else ''}"
+        if v.subject
+        else ""
+    )
     lines = [("Rule", v.rule), ("Published", v.published), ("Ours", ours), ("Finding", v.summary), ("Evidence", source)]
     items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in lines if text)
-    return (f'<section class="claim" id="{v.claim.lower()}"><p>{badge(v.verdict)} <b>{v.claim.rsplit("-", 1)[1]}</b> '
-            f"{html.escape(v.statement)}</p><dl>{items}</dl></section>")
+    return (
+        f'<section class="claim" id="{v.claim.lower()}"><p>{badge(v.verdict)} <b>{v.claim.rsplit("-", 1)[1]}</b> '
+        f"{html.escape(v.statement)}</p><dl>{items}</dl></section>"
+    )
 
 
 def badge(verdict: str) -> str:
@@ -77,15 +103,44 @@ def scorecard_table(preset: str) -> HTML:
     """Every claim of every paper, with counts per verdict on top."""
     found = [v for paper in papers.PAPERS.values() for v in scorecard(paper.CLAIMS, preset)]
     counts = " ".join(f"{badge(name)} {sum(v.verdict == name for v in found)}" for name in VERDICTS)
-    head = "".join(f"<th>{name}</th>" for name in ("Claim", "Verdict", "Statement", "Ours [95 %]", "Published", "Evidence"))
+    head = "".join(
+        f"<th>{name}</th>" for name in ("Claim", "Verdict", "Statement", "Ours [95 %]", "Published", "Evidence")
+    )
     body = "".join(_line(v) for v in found)
-    return HTML(f'<p>{counts}</p>' + _scroll(f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'))
+    return HTML(
+        f"<p>{counts}</p>" + _scroll(f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+    )
 
 
 def _line(v: Verdict) -> str:
-    cells = [f"<code>{v.claim}</code>", badge(v.verdict), html.escape(v.statement), html.escape(number(v)), html.escape(v.published),
-             html.escape(evidence(v))]
+    cells = [
+        f"<code>{v.claim}</code>",
+        badge(v.verdict),
+        html.escape(v.statement),
+        html.escape(number(v)),
+        html.escape(v.published),
+        html.escape(evidence(v)),
+    ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def write_readme() -> None:
+    """Put the scorecard of the committed rows into README.md, between its two markers."""
+    path = ROOT / "README.md"
+    head, rest = path.read_text().split(README_MARKS[0])
+    first_line, tail = rest.split("\n", 1)[0], rest.split(README_MARKS[1])[1]
+    path.write_text(f"{head}{README_MARKS[0]}{first_line}\n{readme_scorecard()}\n{README_MARKS[1]}{tail}")
+
+
+def readme_scorecard() -> str:
+    """The scorecard of the committed rows as a Markdown table; a `cpu` verdict is labelled so in its evidence."""
+    lines = ["| claim | verdict | | ours [95 %] | evidence |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {v.claim} | **{v.verdict}** | {v.statement} | {number(v)} | {evidence(v)} |"
+        for paper in papers.PAPERS.values()
+        for v in scorecard(paper.CLAIMS, "cpu", committed=True)
+    ]
+    return "\n".join(lines)
 
 
 def number(v: Verdict) -> str:
@@ -102,21 +157,28 @@ def evidence(v: Verdict) -> str:
 
 def provenance(rows: pd.DataFrame) -> Markdown:
     """Where the rows of a page come from: commit, machine, versions, seeds, data, and what they cost."""
+
     def every(column: str) -> str:
         return ", ".join(str(value) for value in sorted(rows[column].astype(str).unique()))
+
     dirty = " (with uncommitted changes)" if rows.dirty.any() else ""
     stale = int(rows.stale.sum())
-    return Markdown("\n".join([
-        "| | |", "|---|---|",
-        f"| rows | {len(rows)}, of which stale: {stale} |",
-        f"| preset, seeds | {every('preset')}; {every('seed')} |",
-        f"| computed | {rows.date.min()} to {rows.date.max()} |",
-        f"| commit | {every('commit')}{dirty} |",
-        f"| hardware | {every('device')}; matrix products in {every('precision')} |",
-        f"| versions | torch {every('torch')}, Python {every('python')} |",
-        f"| subject, corpus | {every('subject_fingerprint')}, {every('corpus_fingerprint')} |",
-        f"| training time | {duration(rows.seconds.sum())} in all, peak memory {rows.peak_gib.max():.1f} GiB |",
-    ]))
+    return Markdown(
+        "\n".join(
+            [
+                "| | |",
+                "|---|---|",
+                f"| rows | {len(rows)}, of which stale: {stale} |",
+                f"| preset, seeds | {every('preset')}; {every('seed')} |",
+                f"| computed | {rows.date.min()} to {rows.date.max()} |",
+                f"| commit | {every('commit')}{dirty} |",
+                f"| hardware | {every('device')}; matrix products in {every('precision')} |",
+                f"| versions | torch {every('torch')}, Python {every('python')} |",
+                f"| subject, corpus | {every('subject_fingerprint')}, {every('corpus_fingerprint')} |",
+                f"| training time | {duration(rows.seconds.sum())} in all, peak memory {rows.peak_gib.max():.1f} GiB |",
+            ]
+        )
+    )
 
 
 def stored_rows(preset: str) -> pd.DataFrame:
@@ -125,7 +187,15 @@ def stored_rows(preset: str) -> pd.DataFrame:
     for paper in papers.PAPERS.values():
         for study in paper.STUDIES:
             found = table(study, preset)
-            lines.append({"paper": study.paper, "study": study.name, "preset": preset, "rows": len(study.runs(preset)),
-                          "stored": len(found), "stale": int(found.stale.sum()) if len(found) else 0,
-                          "training time": duration(found.seconds.sum()) if len(found) else "–"})
+            lines.append(
+                {
+                    "paper": study.paper,
+                    "study": study.name,
+                    "preset": preset,
+                    "rows": len(study.runs(preset)),
+                    "stored": len(found),
+                    "stale": int(found.stale.sum()) if len(found) else 0,
+                    "training time": duration(found.seconds.sum()) if len(found) else "–",
+                }
+            )
     return pd.DataFrame(lines)

@@ -84,7 +84,9 @@ def read(path: Path) -> dict[str, dict]:
             row = json.loads(line)
             rows[row["key"]] = row
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"table {path}, line {number}: not a row ({error!r}); remove the line to recompute it") from None
+            raise ValueError(
+                f"table {path}, line {number}: not a row ({error!r}); remove the line to recompute it"
+            ) from None
     return rows
 
 
@@ -106,8 +108,11 @@ def append(path: Path, row: dict) -> None:
 def missing(study: Study, preset: str, *, recompute_stale: bool = False) -> list:
     """Runs of the preset without a stored row; with `recompute_stale` also those whose code has changed since."""
     rows = read(study.path(preset))
-    return [run for run in study.runs(preset)
-            if study.key(run) not in rows or (recompute_stale and rows[study.key(run)]["code"] != study.code(run))]
+    return [
+        run
+        for run in study.runs(preset)
+        if study.key(run) not in rows or (recompute_stale and rows[study.key(run)]["code"] != study.code(run))
+    ]
 
 
 def table(study: Study, preset: str, *, committed: bool = False) -> pd.DataFrame:
@@ -116,12 +121,17 @@ def table(study: Study, preset: str, *, committed: bool = False) -> pd.DataFrame
     Columns: the fields of the run, what was measured, provenance, and `stale`: the code the row depends on has changed.
     """
     rows = read(study.path(preset, committed))
-    found = [rows[study.key(run)] | {"stale": rows[study.key(run)]["code"] != study.code(run)}
-             for run in study.runs(preset) if study.key(run) in rows]
+    found = [
+        rows[study.key(run)] | {"stale": rows[study.key(run)]["code"] != study.code(run)}
+        for run in study.runs(preset)
+        if study.key(run) in rows
+    ]
     return pd.DataFrame(found)
 
 
-def compute(study: Study, preset: str, *, recompute_stale: bool = False, report: Callable[[str], None] | None = None) -> int:
+def compute(
+    study: Study, preset: str, *, recompute_stale: bool = False, report: Callable[[str], None] | None = None
+) -> int:
     """Compute the missing rows of a preset one by one; says what it will cost first. Returns how many were computed.
 
     Interrupted, it keeps every row that was finished; called again, it goes on with the rest.
@@ -130,14 +140,18 @@ def compute(study: Study, preset: str, *, recompute_stale: bool = False, report:
     todo = missing(study, preset, recompute_stale=recompute_stale)
     if not todo:
         return 0
-    say(f"{study.paper} {study.name} ({preset}): {len(todo)} of {len(study.runs(preset))} rows to compute, "
-        f"about {duration(estimate(todo))} on this {train.default_device()}")
+    say(
+        f"{study.paper} {study.name} ({preset}): {len(todo)} of {len(study.runs(preset))} rows to compute, "
+        f"about {duration(estimate(todo))} on this {train.default_device()}"
+    )
     began = time.perf_counter()
     for done, (run, measured) in enumerate(study.measure(todo), 1):
         append(study.path(preset), row(study, preset, run, measured))
         spent = time.perf_counter() - began
-        say(f"{study.paper} {study.name}: row {done} of {len(todo)} stored, {duration(spent)} spent, "
-            f"about {duration(spent / done * (len(todo) - done))} left")
+        say(
+            f"{study.paper} {study.name}: row {done} of {len(todo)} stored, {duration(spent)} spent, "
+            f"about {duration(spent / done * (len(todo) - done))} left"
+        )
     return len(todo)
 
 
@@ -156,7 +170,9 @@ def row(study: Study, preset: str, run, measured: dict) -> dict:
     """A run's row: its fields, what was measured and where it comes from. Non-finite numbers are stored as null."""
     described = {"key": study.key(run), "paper": study.paper, "measure": study.measure.__qualname__, "preset": preset}
     described |= {f.name: _plain(getattr(run, f.name)) for f in fields(run)}
-    clean = {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in measured.items()}
+    clean = {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in measured.items()
+    }
     source = run.source.provenance() if isinstance(run, train.Run) else {}
     return described | clean | source | {"code": study.code(run)} | provenance()
 
@@ -193,8 +209,11 @@ def _git(*arguments: str) -> str:
 def _processor() -> str:
     """The CPU's name; never the host's."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.exists() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return f"{names[0] if names else 'CPU'}, {os.cpu_count()} cores"
 
 

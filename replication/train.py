@@ -20,7 +20,9 @@ from replication.activations import NORMALISATIONS, ActivationSource, Gaussian
 from replication.sae import SAE, architecture
 from replication.shapes import Tensor
 
-SAMPLE_TOKENS = 2**15  # rows for the geometric median, the training mean and the loss scale (released code of Gao et al.)
+SAMPLE_TOKENS = (
+    2**15
+)  # rows for the geometric median, the training mean and the loss scale (released code of Gao et al.)
 CHECK_EVERY = 50  # steps between checks for non-finite losses: each one waits for the device
 CURVE_POINTS = 12
 
@@ -84,8 +86,13 @@ class Run:
         """The SAE before its first step (without the data-dependent start of `SAE.initialise`)."""
         generator = torch.Generator().manual_seed(self.seed)
         return architecture(self.architecture)(
-            self.source.d_in, self.d_sae, self.sparsity, generator=generator, tied_init=self.tied_init,
-            normalisation=self.normalisation, **dict(self.options),
+            self.source.d_in,
+            self.d_sae,
+            self.sparsity,
+            generator=generator,
+            tied_init=self.tied_init,
+            normalisation=self.normalisation,
+            **dict(self.options),
         )
 
 
@@ -123,7 +130,9 @@ class _Trainee:
         self.variance = (sample - self.mean).square().sum(-1).mean()
         # eps as in the paper: a larger one breaks the invariance of Adam to the scale of the loss (appendix A.1)
         self.optimiser = torch.optim.Adam(self.sae.parameters(), lr=run.lr, eps=6.25e-10, fused=True)
-        self.averaged = {name: torch.zeros_like(value) for name, value in self.sae.named_parameters()} if run.ema else {}
+        self.averaged = (
+            {name: torch.zeros_like(value) for name, value in self.sae.named_parameters()} if run.ema else {}
+        )
         self.silent = torch.zeros(run.d_sae, dtype=torch.int64, device=device)
         self.steps, self.seconds = 0, 0.0
         self.errors: list[Tensor] = []
@@ -132,7 +141,9 @@ class _Trainee:
 
     def step(self, x: Tensor) -> None:
         began = time.perf_counter()
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=matmul_precision(self.device) == "bf16"):
+        with torch.autocast(
+            torch.device(self.device).type, torch.bfloat16, enabled=matmul_precision(self.device) == "bf16"
+        ):
             objective = self.sae.objective(x, dead=self.silent >= self.run.dead_after)
         objective.loss.backward()
         self.sae.before_step()
@@ -155,8 +166,10 @@ class _Trainee:
         if not self.window[-1].isfinite():
             good = next((f"{e.item():.4g}" for e in reversed(self.errors)), "none")
             cause = "the activations are not finite" if not x.isfinite().all() else "the loss is not finite"
-            raise Diverged(f"run {self.run.key} ({self.run.architecture}, d_sae={self.run.d_sae}, lr={self.run.lr:g}): "
-                           f"{cause} at step {self.steps}; last good normalised error: {good}")
+            raise Diverged(
+                f"run {self.run.key} ({self.run.architecture}, d_sae={self.run.d_sae}, lr={self.run.lr:g}): "
+                f"{cause} at step {self.steps}; last good normalised error: {good}"
+            )
 
     def finish(self) -> Trained:
         with torch.no_grad():
@@ -210,8 +223,16 @@ def _train_together(runs: list[Run], device: str) -> Iterator[Trained]:
 
 def progress(batches: Iterator[Tensor], tokens: int, batch: int, name: str) -> Iterator[Tensor]:
     """A bar on stderr with tokens, rate and time left; plain text, at most one line in five seconds."""
-    with tqdm(total=tokens // batch * batch, desc=name, unit="token", unit_scale=True, mininterval=5, delay=5, leave=False,
-              file=sys.stderr) as bar:
+    with tqdm(
+        total=tokens // batch * batch,
+        desc=name,
+        unit="token",
+        unit_scale=True,
+        mininterval=5,
+        delay=5,
+        leave=False,
+        file=sys.stderr,
+    ) as bar:
         for x in batches:
             yield x
             bar.update(batch)
@@ -250,11 +271,21 @@ def matmul_precision(device: str) -> str:
 
 
 @cache
-def _seconds_per_step(architecture_name: str, options: tuple, d_in: int, d_sae: int, sparsity: float, batch: int,
-                      device: str) -> float:
+def _seconds_per_step(
+    architecture_name: str, options: tuple, d_in: int, d_sae: int, sparsity: float, batch: int, device: str
+) -> float:
     source = Gaussian(d_in)
-    run = Run(source, architecture_name, d_sae, sparsity, tokens=4 * batch, batch=batch, lr=1e-4, dead_after=10**9,
-              options=options)
+    run = Run(
+        source,
+        architecture_name,
+        d_sae,
+        sparsity,
+        tokens=4 * batch,
+        batch=batch,
+        lr=1e-4,
+        dead_after=10**9,
+        options=options,
+    )
     x = next(source.batches(batch, batch, seed=0, device=device))
     trainee = _Trainee(run, x, device)
     for _ in range(4):
@@ -267,6 +298,7 @@ def _seconds_per_step(architecture_name: str, options: tuple, d_in: int, d_sae: 
 
 def estimate_seconds(run: Run, device: str | None = None) -> float:
     """Training time of a run on this machine, from a few timed steps at its size (harvest and evaluation excluded)."""
-    per_step = _seconds_per_step(run.architecture, run.options, run.source.d_in, run.d_sae, run.sparsity, run.batch,
-                                 device or default_device())
+    per_step = _seconds_per_step(
+        run.architecture, run.options, run.source.d_in, run.d_sae, run.sparsity, run.batch, device or default_device()
+    )
     return per_step * (run.tokens // run.batch)

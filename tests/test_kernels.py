@@ -10,7 +10,9 @@ SHAPES = [(7, 5, 11, 3), (1, 3, 4, 1), (5, 4, 6, 6), (64, 16, 33, 2)]  # batch, 
 
 def inputs(batch, d_in, d_sae, skewed=False):
     g = torch.Generator().manual_seed(batch + d_sae)
-    x, rows, bias = (torch.randn(*shape, dtype=torch.float64, generator=g) for shape in ((batch, d_in), (d_sae, d_in), (d_sae,)))
+    x, rows, bias = (
+        torch.randn(*shape, dtype=torch.float64, generator=g) for shape in ((batch, d_in), (d_sae, d_in), (d_sae,))
+    )
     if skewed:  # one latent wins on every token, another never
         bias[0], bias[-1] = 100.0, -100.0
     return x.requires_grad_(), rows.requires_grad_(), bias.requires_grad_()

@@ -11,13 +11,41 @@ import replication
 
 PACKAGE = Path(replication.__file__).parent
 ORDER = (
-    "paths", "shapes", "fingerprints", "metrics", "corpora", "code_labels", "language_models", "activations", "kernels",
-    "sae", "train", "evaluate", "results", "claims", "figures", "papers", "pages", "book", "cli",
+    "paths",
+    "shapes",
+    "fingerprints",
+    "metrics",
+    "corpora",
+    "code_labels",
+    "language_models",
+    "activations",
+    "kernels",
+    "sae",
+    "train",
+    "evaluate",
+    "results",
+    "claims",
+    "figures",
+    "papers",
+    "pages",
+    "book",
+    "cli",
 )
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 BOOK_TOOLS = (
-    "typer", "matplotlib", "seaborn", "IPython", "jupytext", "papermill", "nbformat", "datasets", "transformer_lens",
-    "jaxtyping", "beartype", "sklearn", "pyarrow",
+    "typer",
+    "matplotlib",
+    "seaborn",
+    "IPython",
+    "jupytext",
+    "papermill",
+    "nbformat",
+    "datasets",
+    "transformer_lens",
+    "jaxtyping",
+    "beartype",
+    "sklearn",
+    "pyarrow",
 )
 
 

@@ -55,4 +55,6 @@ def test_pca_fvu_of_axis_aligned_data():
 
 def test_every_printed_metric_says_what_it_is():
     for name, definition in metrics.DEFINITIONS.items():
-        assert definition.label and definition.meaning and ":" in definition.baseline or "control" in definition.baseline, name
+        assert (
+            definition.label and definition.meaning and ":" in definition.baseline or "control" in definition.baseline
+        ), name

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from replication import sae as library
+from replication.activations import Gaussian
 from replication.sae import ARCHITECTURES, SAE, ReLU, TopK, geometric_median
 from replication.train import Run
-from replication.activations import Gaussian
 
 D_IN, D_SAE, BATCH = 6, 16, 24
 DIALS = {"relu": 0.1, "topk": 3}
@@ -136,7 +136,9 @@ def test_topk_objective_equals_the_dense_equation():
     dense = (x - sae(x).recon).square().sum(-1).mean() / (x - x.mean(0)).square().sum(-1).mean()
     fast = sae.objective(x, NONE_DEAD).loss
     torch.testing.assert_close(fast, dense)
-    for ours, theirs in zip(*(torch.autograd.grad(loss, list(sae.parameters())) for loss in (fast, dense)), strict=True):
+    for ours, theirs in zip(
+        *(torch.autograd.grad(loss, list(sae.parameters())) for loss in (fast, dense)), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 

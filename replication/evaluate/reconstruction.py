@@ -14,9 +14,9 @@ CHUNK = 8192
 def reconstruction(trained: Trained, heldout: Float[Tensor, "n d_in"]) -> dict[str, float]:
     """Metrics of `metrics.DEFINITIONS` on held-out activations, in the order in which a table prints them.
 
-    `nmse`, `readme_nmse`, `cosine` and `shrinkage` are taken on the normalised activations that the SAE sees, `fvu` on the
-    activations themselves. Controls in the same row: `nmse_untrained`, the same SAE before its first step, and `nmse_pca`,
-    as many principal components as the SAE has active latents.
+    `nmse`, `readme_nmse`, `cosine` and `shrinkage` are taken on the normalised activations that the SAE sees, `fvu` on
+    the activations themselves. Controls in the same row: `nmse_untrained`, the same SAE before its first step, and
+    `nmse_pca`, as many principal components as the SAE has active latents.
     """
     x, undo = NORMALISATIONS[trained.run.normalisation](heldout)
     recon, active, fired = _run(trained.sae, x)

@@ -1,13 +1,14 @@
 """Scaling and evaluating sparse autoencoders. Leo Gao, Tom Dupre la Tour, Henk Tillman, Gabriel Goh, Rajan Troll,
 Alec Radford, Ilya Sutskever, Jan Leike, Jeffrey Wu. arXiv:2406.04093 (2024).
 
-Claim:    keeping the k largest latents (TopK) reconstructs better than ReLU with an L1 penalty at the same number of active
-          latents, the gap grows with the dictionary, and transpose initialisation with AuxK keeps latents alive.
+Claim:    keeping the k largest latents (TopK) reconstructs better than ReLU with an L1 penalty at the same number of
+          active latents, the gap grows with the dictionary, and transpose initialisation with AuxK keeps latents alive.
 Command:  replicate run gao2024 --preset cpu
 Subject:  pygpt-2m (`cpu`), pygpt-7m (`gpu`), GPT-2 small on OpenWebText (`paper`).
 Differs:  models of 2 to 7 million parameters instead of GPT-2 small and GPT-4; Python source instead of an undisclosed
-          corpus; 10^6 to 4 x 10^7 tokens instead of 10^10 and more, and higher learning rates to match; batches of 1,024 to
-          4,096 tokens instead of 131,072; no weight averaging; no resampling for the ReLU baseline.
+          corpus; 10^6 to 4 x 10^7 tokens instead of 10^10 and more, and higher learning rates to match; batches of
+          1,024 to 4,096 tokens instead of 131,072; no weight averaging; no resampling for the ReLU baseline; the
+          encoder starts at the scale that fits the data, for both architectures.
 """
 
 from collections.abc import Iterator
@@ -31,22 +32,33 @@ NOTHING = (float("nan"),) * 3  # statistic and interval of a void claim
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 SOURCES = {
-    "smoke": LanguageModelActivations("pygpt-0.5m", "blocks.1.hook_resid_pre", PythonSource(max_files=60),
-                                      tokens=2**14, heldout_tokens=2**11),
-    "cpu": LanguageModelActivations("pygpt-2m", "blocks.2.hook_resid_post", PythonSource()),
-    "gpu": LanguageModelActivations("pygpt-7m", "blocks.3.hook_resid_post", PythonSource(("stdlib", "site-packages")),
-                                    tokens=42 * 10**6, heldout_tokens=2**18),
+    "smoke": LanguageModelActivations(
+        "pygpt-0.5m", "blocks.1.hook_resid_pre", PythonSource(max_files=60), tokens=2**14, heldout_tokens=2**11
+    ),
+    "cpu": LanguageModelActivations(
+        "pygpt-2m", "blocks.2.hook_resid_post", PythonSource(), tokens=3 * 2**18, heldout_tokens=2**15
+    ),
+    "gpu": LanguageModelActivations(
+        "pygpt-7m",
+        "blocks.3.hook_resid_post",
+        PythonSource(("stdlib", "site-packages")),
+        tokens=42 * 10**6,
+        heldout_tokens=2**18,
+    ),
     # the hub's own parquet copy: a data set with a loading script does not load any more. What is stored fits on one
     # GPU, so that the paper's number of tokens means many epochs over it.
-    "paper": LanguageModelActivations("openai-community/gpt2", "blocks.8.hook_resid_post",
-                                      HubDataset("Skylion007/openwebtext", revision="refs/convert/parquet",
-                                                 max_documents=100_000),
-                                      tokens=5 * 10**7, heldout_tokens=2**20),
+    "paper": LanguageModelActivations(
+        "openai-community/gpt2",
+        "blocks.8.hook_resid_post",
+        HubDataset("Skylion007/openwebtext", revision="refs/convert/parquet", max_documents=100_000),
+        tokens=5 * 10**7,
+        heldout_tokens=2**20,
+    ),
 }
 GRIDS = {  # dictionary sizes, k of TopK, lambda of ReLU, training tokens, tokens per batch
     "smoke": ((64, 128), (4, 8), (0.1, 0.4), 2**14, 512),
-    "cpu": ((512, 2048), (4, 8, 16, 32), (0.07, 0.12, 0.2, 0.35), 2**20, 1024),
-    "gpu": ((2**12, 2**15), (4, 8, 16, 32), (0.07, 0.12, 0.2, 0.35), 42 * 10**6, 4096),
+    "cpu": ((256, 1024), (4, 8, 16, 32), (0.05, 0.1, 0.18, 0.28), 3 * 2**18, 1024),
+    "gpu": ((2**12, 2**15), (4, 8, 16, 32), (0.05, 0.1, 0.18, 0.28), 42 * 10**6, 4096),
     "paper": ((2**15, 2**17), (8, 16, 32, 64, 128), (1.7e-3, 3.1e-3, 5e-3, 1e-2, 1.7e-2), 64 * 10**8, 131072),
 }
 
@@ -65,25 +77,40 @@ def learning_rate(architecture: str, d_sae: int, preset: str) -> float:
 
 def _run(preset: str, architecture: str, d_sae: int, sparsity: float, seed: int, **changes) -> Run:
     *_, tokens, batch = GRIDS[preset]
-    return Run(SOURCES[preset], architecture, d_sae, sparsity, tokens=tokens, batch=batch,
-               lr=learning_rate(architecture, d_sae, preset), dead_after=min(tokens // 8, 10**7),
-               normalisation="gao", seed=seed, data_seed=seed, **changes)
+    return Run(
+        SOURCES[preset],
+        architecture,
+        d_sae,
+        sparsity,
+        tokens=tokens,
+        batch=batch,
+        lr=learning_rate(architecture, d_sae, preset),
+        dead_after=min(tokens // 8, 10**7),
+        normalisation="gao",
+        seed=seed,
+        data_seed=seed,
+        **changes,
+    )
 
 
 def frontier_runs(preset: str) -> list[Run]:
     """Figure 2: TopK over k and ReLU over lambda, at two dictionary sizes."""
     sizes, ks, lambdas, *_ = GRIDS[preset]
-    return [_run(preset, architecture, n, sparsity, seed)
-            for seed, n in product(SEEDS, sizes)
-            for architecture, sparsities in (("topk", ks), ("relu", lambdas))
-            for sparsity in sparsities]
+    return [
+        _run(preset, architecture, n, sparsity, seed)
+        for seed, n in product(SEEDS, sizes)
+        for architecture, sparsities in (("topk", ks), ("relu", lambdas))
+        for sparsity in sparsities
+    ]
 
 
 def dead_latents_runs(preset: str) -> list[Run]:
     """Figure 15: transpose initialisation and AuxK, each on and off, at the largest dictionary and the smallest k."""
     sizes, ks, *_ = GRIDS[preset]
-    return [_run(preset, "topk", max(sizes), min(ks), seed, tied_init=tied, options={} if aux else {"aux_coefficient": 0.0})
-            for seed, tied, aux in product(SEEDS, (True, False), (True, False))]
+    return [
+        _run(preset, "topk", max(sizes), min(ks), seed, tied_init=tied, options={} if aux else {"aux_coefficient": 0.0})
+        for seed, tied, aux in product(SEEDS, (True, False), (True, False))
+    ]
 
 
 def measure(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
@@ -124,8 +151,17 @@ def error_gap(rows: pd.DataFrame) -> pd.DataFrame:
         if topk.empty or len(relu) < 2:
             continue
         at_topk = interpolate_loglog(relu.l0, relu.nmse, topk.l0)
-        parts.append(pd.DataFrame({"d_sae": n, "seed": seed, "k": topk.sparsity.to_numpy(), "l0": topk.l0.to_numpy(),
-                                   "gap": np.log(at_topk / topk.nmse.to_numpy())}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "d_sae": n,
+                    "seed": seed,
+                    "k": topk.sparsity.to_numpy(),
+                    "l0": topk.l0.to_numpy(),
+                    "gap": np.log(at_topk / topk.nmse.to_numpy()),
+                }
+            )
+        )
     if not parts:
         raise NoEvidence("the table has no cell with both TopK and at least two ReLU runs")
     return pd.concat(parts, ignore_index=True)
@@ -138,11 +174,13 @@ def late_gain(curve_tokens: list, curve_error: list) -> float:
 
 
 def topk_beats_relu(rows: pd.DataFrame) -> Evidence:
-    """C1. The claim is void where L0 is unmatched, or where ReLU still gains more per doubling of tokens than it lacks."""
+    """C1. Void where L0 is unmatched, or where one more doubling of tokens would close the gap."""
     gap = error_gap(rows)
     matched = gap.dropna()
     if len(matched) < 0.5 * len(gap):
-        return Evidence("void", *NOTHING, f"only {len(matched)} of {len(gap)} TopK runs lie inside the L0 range of ReLU")
+        return Evidence(
+            "void", *NOTHING, f"only {len(matched)} of {len(gap)} TopK runs lie inside the L0 range of ReLU"
+        )
     share = (matched.gap > 0).groupby(matched.seed).mean()
     mean, low, high = mean_interval(matched.groupby("seed").gap.mean())
     relu = rows[rows.architecture == "relu"]
@@ -155,9 +193,14 @@ def topk_beats_relu(rows: pd.DataFrame) -> Evidence:
         outcome = "replicated"
     else:
         outcome = "partly" if mean > 0 else "not replicated"
-    return Evidence(outcome, mean, low, high,
-                    f"TopK has the lower NMSE at {100 * (matched.gap > 0).mean():.0f} % of the matched L0 points; "
-                    f"one more doubling of tokens would shift the gap by about {-gain:+.2f}")
+    return Evidence(
+        outcome,
+        mean,
+        low,
+        high,
+        f"TopK has the lower NMSE at {100 * (matched.gap > 0).mean():.0f} % of the matched L0 points; "
+        f"one more doubling of tokens would shift the gap by about {-gain:+.2f}",
+    )
 
 
 def gap_grows(rows: pd.DataFrame) -> Evidence:
@@ -169,11 +212,19 @@ def gap_grows(rows: pd.DataFrame) -> Evidence:
     complete = gap.dropna().groupby(["seed", "k"]).filter(lambda cell: len(cell) == sizes)
     if complete.empty:
         raise NoEvidence("no k has a matched L0 at every dictionary size")
-    slopes = [np.polyfit(np.log(cell.d_sae), cell.gap - cell.groupby("k").gap.transform("mean"), 1)[0]
-              for _, cell in complete.groupby("seed")]
+    slopes = [
+        np.polyfit(np.log(cell.d_sae), cell.gap - cell.groupby("k").gap.transform("mean"), 1)[0]
+        for _, cell in complete.groupby("seed")
+    ]
     mean, low, high = mean_interval(slopes)
-    return Evidence(judge(mean, low), mean, low, high,
-                    f"the gap changes by {mean:+.3f} per unit of ln n, over k = {', '.join(f'{k:g}' for k in sorted(complete.k.unique()))}")
+    ks = ", ".join(f"{k:g}" for k in sorted(complete.k.unique()))
+    return Evidence(
+        judge(mean, low),
+        mean,
+        low,
+        high,
+        f"the gap changes by {mean:+.3f} per unit of ln n, over k = {ks}",
+    )
 
 
 def _by_condition(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -190,8 +241,12 @@ def tied_init_helps(rows: pd.DataFrame) -> Evidence:
     fewer_dead = mean_interval(dead[False, True] - dead[True, True])
     lower_nmse = mean_interval(nmse[False, True] - nmse[True, True])
     outcome = _worst(judge(*fewer_dead[:2]), judge(*lower_nmse[:2]))
-    return Evidence(outcome, *lower_nmse, "transpose initialisation lowers NMSE by "
-                    f"{lower_nmse[0]:.4f} and the dead share by {100 * fewer_dead[0]:.1f} points")
+    return Evidence(
+        outcome,
+        *lower_nmse,
+        "transpose initialisation lowers NMSE by "
+        f"{lower_nmse[0]:.4f} and the dead share by {100 * fewer_dead[0]:.1f} points",
+    )
 
 
 def auxk_helps(rows: pd.DataFrame) -> Evidence:
@@ -202,8 +257,12 @@ def auxk_helps(rows: pd.DataFrame) -> Evidence:
     revived = {tied: mean_interval(dead[tied, False] - dead[tied, True]) for tied in (True, False)}
     outcome = _worst(*(judge(mean, low) for mean, low, _ in revived.values()))
     both = mean_interval((dead[True, False] - dead[True, True] + dead[False, False] - dead[False, True]) / 2)
-    return Evidence(outcome, *both, f"AuxK lowers the dead share by {100 * revived[True][0]:.1f} points with transpose "
-                    f"initialisation and by {100 * revived[False][0]:.1f} points with an independent one")
+    return Evidence(
+        outcome,
+        *both,
+        f"AuxK lowers the dead share by {100 * revived[True][0]:.1f} points with transpose "
+        f"initialisation and by {100 * revived[False][0]:.1f} points with an independent one",
+    )
 
 
 def _worst(first: str, second: str) -> str:
@@ -212,19 +271,43 @@ def _worst(first: str, second: str) -> str:
 
 
 CLAIMS = (
-    Claim("gao2024-C1", "At equal L0, TopK reconstructs better than ReLU with an L1 penalty.",
-          "NMSE of TopK below NMSE of ReLU (interpolated in log-log) at 80 % or more of the matched L0 points in every seed, "
-          "and the mean log-ratio above 0 with its interval. Void if L0 is unmatched, or if one more doubling of tokens "
-          "would close the gap.",
-          "TopK below ReLU at every L0 shown (Fig. 2a: GPT-2 small, n = 32,768)", FRONTIER, topk_beats_relu),
-    Claim("gao2024-C2", "The gap between TopK and ReLU grows with the number of latents.",
-          "Slope of ln(NMSE ReLU / NMSE TopK) on ln n at fixed L0 above 0 with its interval.",
-          "TopK's exponent is the steeper one (Fig. 2b); no number in the text", FRONTIER, gap_grows),
-    Claim("gao2024-C13", "Starting the encoder as the decoder's transpose reduces dead latents and error.",
-          "Dead share and NMSE both lower than with an independent initialisation, each difference with its interval.",
-          "clearly better MSE (Fig. 16)", DEAD_LATENTS, tied_init_helps),
-    Claim("gao2024-C14", "AuxK reduces dead latents.",
-          "Dead share lower with AuxK (coefficient 1/32) than without, with its interval, under both initialisations. Void if "
-          "fewer than 1 % of latents die without it.",
-          "up to 90 % dead with neither remedy; below 10 % with either alone; 7 % at 16 million latents", DEAD_LATENTS, auxk_helps),
+    Claim(
+        id="gao2024-C1",
+        statement="At equal L0, TopK reconstructs better than ReLU with an L1 penalty.",
+        rule=(
+            "NMSE of TopK below NMSE of ReLU (interpolated in log-log) at 80 % or more of the matched L0 points in "
+            "each seed, and the mean log-ratio above 0 with its interval. Void if L0 is unmatched, or if one more "
+            "doubling of tokens would close the gap."
+        ),
+        published="TopK below ReLU at every L0 shown (Fig. 2a: GPT-2 small, n = 32,768)",
+        study=FRONTIER,
+        test=topk_beats_relu,
+    ),
+    Claim(
+        id="gao2024-C2",
+        statement="The gap between TopK and ReLU grows with the number of latents.",
+        rule="Slope of ln(NMSE ReLU / NMSE TopK) on ln n at fixed L0 above 0 with its interval.",
+        published="TopK's exponent is the steeper one (Fig. 2b); no number in the text",
+        study=FRONTIER,
+        test=gap_grows,
+    ),
+    Claim(
+        id="gao2024-C13",
+        statement="Starting the encoder as the decoder's transpose reduces dead latents and error.",
+        rule="Dead share and NMSE both lower than with an independent initialisation, each with its interval.",
+        published="clearly better MSE (Fig. 16)",
+        study=DEAD_LATENTS,
+        test=tied_init_helps,
+    ),
+    Claim(
+        id="gao2024-C14",
+        statement="AuxK reduces dead latents.",
+        rule=(
+            "Dead share lower with AuxK (coefficient 1/32) than without, with its interval, under both "
+            "initialisations. Void if fewer than 1 % of latents die without it."
+        ),
+        published="up to 90 % dead with neither remedy, 7 % at 16 million latents with both",
+        study=DEAD_LATENTS,
+        test=auxk_helps,
+    ),
 )

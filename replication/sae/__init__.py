@@ -24,7 +24,7 @@ def load(path: Path) -> SAE:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"SAE file {path}: cannot be read ({error})") from error
     if not {"architecture", "config"} <= header.keys():

@@ -19,5 +19,5 @@ class ReLU(SAE):
     def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"]) -> Objective:
         recon, latents = self(x)
         error = squared_error(x, recon)
-        penalty = latents.sum(dtype=x.dtype) / len(x)
+        penalty = latents.sum(0).sum(dtype=x.dtype) / len(x)
         return Objective(error + self.sparsity * penalty, error.detach(), latents.detach().amax(0) > 0)

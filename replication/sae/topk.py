@@ -10,8 +10,8 @@ from replication.shapes import Bool, Float, Tensor
 class TopK(SAE):
     """`sparsity` is k: keep the k largest pre-activations per token, then ReLU (Gao et al. 2024, sec. 2.3).
 
-    Loss: E|x - recon|^2 / scale + aux_coefficient * AuxK. `scale` is E|x - mean|^2 of the initial sample, so that the two
-    terms are in the same unit (the paper's normalised MSE). `k_aux` defaults to the power of two nearest d_in / 2.
+    Loss: E|x - recon|^2 / scale + aux_coefficient * AuxK. `scale` is E|x - mean|^2 of the initial sample, so that the
+    two terms are in the same unit (the paper's normalised MSE). `k_aux` defaults to the power of two nearest d_in / 2.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TopK(SAE):
     def auxiliary_loss(
         self, centred: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"]
     ) -> Float[Tensor, ""]:
-        """AuxK: |e - e_hat|^2 / |e - mean e|^2, e the detached residual, e_hat = W_dec z over the top k_aux *dead* latents.
+        """AuxK: |e - e_hat|^2 / |e - mean e|^2, e the detached residual, e_hat from the top k_aux *dead* latents.
 
         e_hat is decoded without b_dec (the residual already lacks it), and a non-finite value counts as 0
         (Gao et al. 2024, appendix A.2).

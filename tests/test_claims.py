@@ -1,0 +1,168 @@
+"""Verdicts on tables whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from replication import claims
+from replication.claims import Claim, Evidence, NoEvidence, Verdict, interpolate_loglog, judge, mean_interval, verdict
+from replication.papers import PAPERS, gao2024
+
+CURVE = {"curve_tokens": [1, 2, 4], "curve_error": [0.5, 0.5, 0.5]}
+
+
+def frontier(ratio: float = 2.0, growth: float = 0.0, noise: float = 0.01, shift: float = 1.0) -> pd.DataFrame:
+    """TopK with NMSE 1 / L0 and ReLU with `ratio` times that, at two sizes; `shift` moves ReLU's L0 range."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for seed in range(3):
+        for n in (100, 1000):
+            factor = ratio * (n / 100) ** growth * np.exp(noise * draw.standard_normal())
+            rows += [
+                {"architecture": "topk", "d_sae": n, "seed": seed, "sparsity": k, "l0": k, "nmse": 1 / k}
+                for k in (4, 8, 16)
+            ]
+            rows += [
+                {
+                    "architecture": "relu",
+                    "d_sae": n,
+                    "seed": seed,
+                    "sparsity": 1 / l0,
+                    "l0": shift * l0,
+                    "nmse": factor / l0,
+                }
+                for l0 in (2, 6, 32)
+            ]
+    return pd.DataFrame([row | CURVE | {"stale": False, "source": "X(model='toy')", "options": "()"} for row in rows])
+
+
+def test_c1_reads_the_gap_at_equal_l0():
+    evidence = gao2024.topk_beats_relu(frontier())
+    assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(np.log(2), abs=0.02)
+    assert evidence.low < evidence.ours < evidence.high
+
+
+def test_c1_other_verdicts():
+    assert gao2024.topk_beats_relu(frontier(ratio=0.5)).verdict == "not replicated"
+    assert gao2024.topk_beats_relu(frontier(ratio=1.05, noise=0.3)).verdict in ("partly", "not replicated")
+    assert gao2024.topk_beats_relu(frontier(shift=100)).verdict == "void"
+
+
+def test_c1_is_void_when_one_more_doubling_would_close_the_gap():
+    rows = frontier(ratio=1.2)
+    unfinished = rows.architecture == "relu"
+    rows["curve_error"] = [[1.0, 0.7, 0.5] if late else [0.5, 0.5, 0.5] for late in unfinished]
+    assert gao2024.topk_beats_relu(rows).verdict == "void"
+
+
+def test_c2_is_the_slope_of_the_gap():
+    evidence = gao2024.gap_grows(frontier(growth=0.1))
+    assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(0.1, abs=0.02)
+    assert gao2024.gap_grows(frontier(growth=-0.1)).verdict == "not replicated"
+    with pytest.raises(NoEvidence, match="two dictionary sizes"):
+        gao2024.gap_grows(frontier().query("d_sae == 100"))
+
+
+def two_by_two(dead: dict, nmse: dict) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "seed": seed,
+                "tied_init": tied,
+                "options": "()" if aux else "(('aux_coefficient', 0.0),)",
+                "dead": dead[tied, aux] + 0.001 * seed * aux,
+                "nmse": nmse[tied, aux] + 0.001 * seed * tied,
+                "stale": False,
+                "source": "",
+            }
+            for seed in range(3)
+            for tied in (True, False)
+            for aux in (True, False)
+        ]
+    )
+
+
+FLAT = dict.fromkeys([(t, a) for t in (True, False) for a in (True, False)], 0.2)
+
+
+def test_c13_needs_both_fewer_dead_and_a_lower_error():
+    both = {**FLAT, (True, True): 0.1}
+    assert gao2024.tied_init_helps(two_by_two(both, both)).verdict == "replicated"
+    assert gao2024.tied_init_helps(two_by_two(FLAT, both)).verdict == "partly"
+    assert (
+        gao2024.tied_init_helps(two_by_two({**FLAT, (True, True): 0.3}, {**FLAT, (True, True): 0.3})).verdict
+        == "not replicated"
+    )
+    with pytest.raises(NoEvidence, match="2 x 2"):
+        gao2024.tied_init_helps(two_by_two(FLAT, FLAT).query("tied_init"))
+
+
+def test_c14_needs_dead_latents_to_revive():
+    revived = {(True, True): 0.0, (True, False): 0.3, (False, True): 0.1, (False, False): 0.6}
+    assert gao2024.auxk_helps(two_by_two(revived, FLAT)).verdict == "replicated"
+    assert gao2024.auxk_helps(two_by_two({**revived, (True, False): -0.01}, FLAT)).verdict == "partly"
+    assert gao2024.auxk_helps(two_by_two(dict.fromkeys(FLAT, 0.0), FLAT)).verdict == "void"
+
+
+def test_the_interval_is_students_t():
+    mean, low, high = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, high - mean) == (2, pytest.approx(4.303 / 3**0.5, abs=1e-3)) and mean - low == pytest.approx(
+        high - mean
+    )
+    with pytest.raises(NoEvidence, match="2 seeds"):
+        mean_interval([1.0])
+
+
+def test_judge():
+    assert [judge(1, 0.5), judge(1, -0.5), judge(-1, -2)] == ["replicated", "partly", "not replicated"]
+
+
+def test_interpolation_is_linear_in_logs_and_never_extrapolates():
+    assert interpolate_loglog([1, 100], [1, 100], [10]) == pytest.approx([10])
+    assert np.isnan(interpolate_loglog([1, 100], [1, 100], [0.5, 200])).all()
+
+
+def claim(test=None, **kwargs) -> Claim:
+    return Claim("gao2024-C99", "s", "r", "p", test=test, **kwargs)
+
+
+def test_without_evidence_nothing_passes():
+    passing = claim(lambda rows: Evidence("replicated", 1.0, 0.5, 1.5, "yes"))
+    assert verdict(passing, frontier(), "cpu").verdict == "replicated"
+    assert verdict(passing, pd.DataFrame(), "cpu").verdict == "not tested"
+    assert verdict(passing, frontier(), "smoke").verdict == "not tested"
+    untested = verdict(claim(untested="needs GPT-4"), frontier(), "cpu")
+    assert untested.verdict == "not tested" and untested.summary == "needs GPT-4" and untested.ours is None
+
+
+def test_a_verdict_names_its_evidence():
+    rows = frontier().assign(stale=True)
+    found = verdict(claim(lambda rows: Evidence("partly", 1.0, -0.5, 1.5, "so-so")), rows, "cpu")
+    assert found == Verdict(
+        "gao2024-C99", "gao2024", "s", "r", "p", 1.0, [-0.5, 1.5], "partly", "so-so", "toy", "cpu", 3, True
+    )
+
+
+def test_a_rule_cannot_invent_a_verdict():
+    with pytest.raises(ValueError, match="C99.*'passed'"):
+        verdict(claim(lambda rows: Evidence("passed", 1.0, 0.0, 2.0, "")), frontier(), "cpu")
+
+
+def test_gpu_rows_go_before_cpu_rows_where_they_decide(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        claims,
+        "_rows",
+        lambda study, preset, committed: asked.append(preset) or (frontier() if preset == "cpu" else pd.DataFrame()),
+    )
+    (found,) = claims.scorecard([claim(lambda rows: Evidence("replicated", 1.0, 0.5, 1.5, ""))], "cpu")
+    assert asked == ["gpu", "cpu"] and found.preset == "cpu"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_claims_of_a_paper_are_complete(paper):
+    module = PAPERS[paper]
+    assert len({one.id for one in module.CLAIMS}) == len(module.CLAIMS)
+    for one in module.CLAIMS:
+        assert one.id.startswith(f"{paper}-") and one.statement.endswith(".") and one.rule and one.published
+        assert (one.test is None) == bool(one.untested) == (one.study is None)

@@ -1,0 +1,90 @@
+"""Every figure draws from a table of the shape its study stores, with labelled axes and the right colours."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+
+from replication import figures
+from replication.papers import PAPERS, gao2024
+from replication.sae import ARCHITECTURES
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def frontier_table() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "d_sae": n,
+                "seed": seed,
+                "architecture": name,
+                "sparsity": dial,
+                "l0": l0 * (1 + 0.1 * seed),
+                "nmse": 1 / l0,
+                "nmse_untrained": 0.9,
+                "nmse_pca": 0.5,
+                "curve_tokens": [10, 100],
+                "curve_error": [0.9, 0.5],
+            }
+            for n in (64, 256)
+            for seed in range(2)
+            for name in ("topk", "relu")
+            for dial, l0 in ((4, 4), (2, 8), (1, 16))
+        ]
+    )
+
+
+def dead_table() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"tied_init": tied, "options": options, "seed": seed, "dead": 0.1 * seed, "nmse": 0.3}
+            for tied in (True, False)
+            for options in ("()", "x")
+            for seed in range(2)
+        ]
+    )
+
+
+TABLES = {
+    "frontier": frontier_table,
+    "error-gap": frontier_table,
+    "training-curves": frontier_table,
+    "dead-latents": dead_table,
+}
+FIGURES = {name: entry for paper in PAPERS.values() for name, entry in paper.FIGURES.items()}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_axes_are_labelled_and_something_is_drawn(name, tmp_path):
+    _, function, arguments = FIGURES[name]
+    figure = getattr(figures, function)(*arguments(TABLES[name]()))
+    figure.savefig(tmp_path / "figure.png")
+    assert figure.axes[0].get_ylabel()
+    for axes in figure.axes:
+        assert axes.get_xlabel() or [label.get_text() for label in axes.get_xticklabels() if label.get_text()]
+        assert axes.lines or axes.patches
+
+
+def test_every_architecture_has_one_colour_and_a_name():
+    assert ARCHITECTURES.keys() == figures.COLOURS.keys() == figures.NAMES.keys()
+    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+
+
+def test_a_line_is_the_mean_over_seeds_and_its_band_the_range():
+    figure = figures.frontier(frontier_table(), gao2024.PUBLISHED_FRONTIER)
+    axes = figure.axes[0]
+    line = next(line for line in axes.lines if line.get_label() == "TopK")
+    assert to_rgb(line.get_color()) == to_rgb(figures.COLOURS["topk"])
+    np.testing.assert_allclose(line.get_xdata(), [4.2, 8.4, 16.8])
+    np.testing.assert_allclose(line.get_ydata(), [1 / 4, 1 / 8, 1 / 16])
+    assert len(axes.collections) == 2

@@ -1,0 +1,62 @@
+"""A stored number's code: what reaches the hash and what does not."""
+
+import pytest
+
+from replication import fingerprints
+from replication.fingerprints import code_fingerprint, reachable
+from replication.papers import gao2024
+from replication.sae import ReLU, TopK
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of two modules, and a function that rewrites a module and hashes `a.entry`."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.setattr(fingerprints, "PACKAGE", folder)
+
+    def entry():
+        pass
+
+    entry.__module__, entry.__qualname__ = "toy.a", "entry"
+
+    def fingerprint(a: str, b: str) -> str:
+        (folder / "a.py").write_text(a)
+        (folder / "b.py").write_text(b)
+        fingerprints._module.cache_clear()
+        return code_fingerprint(entry)
+
+    yield fingerprint
+    fingerprints._module.cache_clear()
+
+
+A = "from toy.b import helper\nfrom toy import b\n\ndef entry():\n    return helper() + b.SIZE\n"
+B = "SIZE = 3\n\ndef helper():\n    return inner()\n\ndef inner():\n    return 2\n\ndef unused():\n    return 9\n"
+
+
+@pytest.mark.parametrize(
+    "old, new", [("return 2", "return 4"), ("SIZE = 3", "SIZE = 5"), ("return inner()", "return 1")]
+)
+def test_a_change_that_is_reached_changes_it(package, old, new):
+    assert package(A, B) != package(A, B.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("return 9", "return 8"),
+        ("def inner():", 'def inner():\n    """Two."""'),
+        ("    return 2", "    # two\n    return 2"),
+    ],
+)
+def test_unreached_code_docstrings_and_comments_do_not(package, old, new):
+    assert package(A, B) == package(A, B.replace(old, new))
+
+
+def test_a_row_depends_on_its_own_architecture_only():
+    for used, other in ((TopK, ReLU), (ReLU, TopK)):
+        names = {name for _, name in reachable(gao2024.measure, used)}
+        assert used.__name__ in names and other.__name__ not in names
+        assert {"train", "_Trainee", "nmse", "harvest", "SAE"} <= names
+        assert not {"CLAIMS", "frontier_runs", "table", "retrain"} & names

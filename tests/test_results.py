@@ -1,0 +1,138 @@
+"""Rows: stored once, read back, resumed, told stale, and never silently wrong. The runs here are toy dataclasses."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from replication import results
+from replication.results import Study, append, compute, missing, read, table
+
+
+@dataclass(frozen=True)
+class Toy:
+    x: int
+    seed: int = 0
+
+
+DONE = []
+
+
+def measure(runs):
+    for run in runs:
+        DONE.append(run.x)
+        if run.x == 99:
+            raise KeyboardInterrupt
+        yield run, {"y": run.x**2, "bad": float("nan"), "seconds": 0.5}
+
+
+def other_measure(runs):
+    for run in runs:
+        yield run, {"y": -run.x}
+
+
+def study(*xs, measure=measure, name="toy") -> Study:
+    return Study("paper", name, "A toy", lambda preset: [Toy(x) for x in xs], measure)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "estimate", lambda runs: 0.0)
+    DONE.clear()
+    return tmp_path
+
+
+def quiet(line):
+    pass
+
+
+def test_rows_are_computed_once_and_read_back():
+    assert compute(study(1, 2), "cpu", report=quiet) == 2
+    assert compute(study(1, 2), "cpu", report=quiet) == 0
+    found = table(study(1, 2), "cpu")
+    assert found.y.tolist() == [1, 4] and found.bad.isna().all() and not found.stale.any()
+    assert {"key", "preset", "commit", "dirty", "device", "torch", "date", "code"} <= set(found.columns)
+
+
+def test_deleting_one_row_recomputes_only_that_row():
+    compute(study(1, 2, 3), "cpu", report=quiet)
+    path = study().path("cpu")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[2])
+    DONE.clear()
+    assert compute(study(1, 2, 3), "cpu", report=quiet) == 1
+    assert DONE == [2] and table(study(1, 2, 3), "cpu").y.tolist() == [1, 4, 9]
+
+
+def test_an_interruption_keeps_what_was_done():
+    with pytest.raises(KeyboardInterrupt):
+        compute(study(1, 99, 3), "cpu", report=quiet)
+    assert [run.x for run in missing(study(1, 99, 3), "cpu")] == [99, 3]
+
+
+def test_a_torn_last_line_is_dropped_and_cut_off_by_the_next_row():
+    compute(study(1), "cpu", report=quiet)
+    path = study().path("cpu")
+    with path.open("a") as file:
+        file.write('{"key": "abc", "y"')
+    assert len(read(path)) == 1
+    compute(study(1, 2), "cpu", report=quiet)
+    assert [json.loads(line)["y"] for line in path.read_text().splitlines()] == [1, 4]
+
+
+@pytest.mark.parametrize("line", ["not json", "[1, 2]", '{"y": 1}'])
+def test_a_corrupted_table_is_named_with_its_line_and_left_alone(line):
+    compute(study(1), "cpu", report=quiet)
+    path = study().path("cpu")
+    path.write_text(path.read_text() + line + "\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"{path.name}, line 2"):
+        compute(study(1, 2), "cpu", report=quiet)
+    assert path.read_bytes() == before
+
+
+def test_keys_that_look_like_numbers_stay_strings(tmp_path):
+    append(tmp_path / "t.jsonl", {"key": "12e456789012", "y": 1.0})
+    assert list(read(tmp_path / "t.jsonl")) == ["12e456789012"]
+
+
+def test_a_row_that_is_not_a_number_is_refused(tmp_path):
+    with pytest.raises(ValueError):
+        append(tmp_path / "t.jsonl", {"key": "a", "y": float("inf")})
+
+
+def test_changed_code_makes_rows_stale_and_they_are_recomputed_on_request(monkeypatch):
+    compute(study(1, 2), "cpu", report=quiet)
+    monkeypatch.setattr(Study, "code", lambda self, run: "f" * 12)
+    assert table(study(1, 2), "cpu").stale.all()
+    assert missing(study(1, 2), "cpu") == []
+    assert compute(study(1, 2), "cpu", recompute_stale=True, report=quiet) == 2
+    assert not table(study(1, 2), "cpu").stale.any() and len(table(study(1, 2), "cpu")) == 2
+
+
+def test_studies_share_a_row_only_when_they_measure_the_same():
+    compute(study(1, 2), "cpu", report=quiet)
+    assert missing(study(2, 3, name="another"), "cpu") == [Toy(3)]
+    assert missing(study(2, measure=other_measure), "cpu") == [Toy(2)]
+
+
+def test_presets_have_their_places(folders):
+    assert (
+        study().path("gpu").parent == folders / "results"
+        and study().path("smoke").parent == folders / "cache" / "results"
+    )
+    assert study().path("cpu", committed=True).parent == folders / "results"
+    with pytest.raises(ValueError, match="smoke, cpu, gpu, paper.*'cpuu'"):
+        study().runs("cpuu")
+
+
+def test_the_cost_is_said_before_the_first_row():
+    said = []
+    compute(study(1), "cpu", report=lambda line: said.append((line, list(DONE))))
+    assert "1 of 1 rows to compute" in said[0][0] and said[0][1] == []
+
+
+def test_durations():
+    assert [results.duration(s) for s in (3, 600, 7200)] == ["3 s", "10 min", "2.0 h"]

@@ -1,0 +1,127 @@
+"""The training loop on data small enough to see everything."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from replication import train as training
+from replication.activations import ActivationSource, Gaussian
+from replication.train import Diverged, Run, estimate_seconds, train
+
+RUN = Run(Gaussian(8, heldout_tokens=64), "topk", d_sae=16, sparsity=3, tokens=2048, batch=64, lr=3e-3, dead_after=512)
+
+
+@dataclass(frozen=True)
+class Broken(ActivationSource):
+    """Finite batches until `good` of them are gone, NaN afterwards."""
+
+    good: int
+
+    @property
+    def d_in(self):
+        return 8
+
+    def batches(self, batch, tokens, seed, device="cpu"):
+        for number in range(tokens // batch):
+            yield torch.full((batch, 8), float("nan")) if number >= self.good else torch.randn(batch, 8)
+
+    def heldout(self, device="cpu"):
+        return torch.randn(4, 8)
+
+
+def weights(run: Run) -> torch.Tensor:
+    return next(train([run])).sae.W_dec.detach()
+
+
+@pytest.mark.parametrize("architecture, sparsity", [("topk", 3), ("relu", 0.1)])
+def test_training_lowers_the_error_of_held_out_data(architecture, sparsity):
+    trained = next(train([replace(RUN, architecture=architecture, sparsity=sparsity, tokens=16384)]))
+    x = trained.run.source.heldout()
+    before, after = ((x - sae(x).recon).square().mean() for sae in (trained.untrained, trained.sae))
+    assert after < 0.9 * before
+    torch.testing.assert_close(trained.sae.W_dec.norm(dim=-1), torch.ones(16))
+    assert trained.log["curve_tokens"][-1] == 16384 and len(trained.log["curve_error"]) == len(
+        trained.log["curve_tokens"]
+    )
+
+
+def test_seeds_decide_and_company_does_not():
+    assert torch.equal(weights(RUN), weights(RUN))
+    assert not torch.equal(weights(RUN), weights(replace(RUN, seed=1)))
+    assert not torch.equal(weights(RUN), weights(replace(RUN, data_seed=1)))
+    other = replace(RUN, sparsity=2)
+    together = {trained.run: trained.sae.W_dec for trained in training._train_together([other, RUN], "cpu")}
+    assert torch.equal(together[RUN], weights(RUN)) and torch.equal(together[other], weights(other))
+
+
+def test_the_moving_average_is_the_bias_corrected_mean_of_the_weights(monkeypatch):
+    seen = []
+    real = training._Trainee.step
+    monkeypatch.setattr(
+        training._Trainee, "step", lambda self, x: (real(self, x), seen.append(self.sae.b_enc.detach().clone()))
+    )
+    trained = next(train([replace(RUN, tokens=4 * 64, ema=0.5)]))
+    powers = torch.tensor([0.5**4, 0.5**3, 0.5**2, 0.5]).unsqueeze(-1)
+    torch.testing.assert_close(trained.sae.b_enc.detach(), (powers * torch.stack(seen)).sum(0) / (1 - 0.5**4))
+    torch.testing.assert_close(trained.sae.W_dec.norm(dim=-1), torch.ones(16))
+
+
+def test_dead_latents_are_counted_in_tokens():
+    stuck = replace(RUN, sparsity=1, d_sae=64, lr=1e-9, dead_after=64, options={"aux_coefficient": 0.0})
+    alive = replace(RUN, sparsity=16, d_sae=16, dead_after=10**9)
+    assert next(train([stuck])).log["dead"] > 0.1
+    assert next(train([alive])).log["dead"] == 0
+
+
+def test_nan_activations_at_the_start_and_later_are_told_apart_from_divergence(monkeypatch):
+    with pytest.raises(Diverged, match="activations.*not finite"):
+        next(train([replace(RUN, source=Broken(good=0))]))
+    monkeypatch.setattr(training, "SAMPLE_TOKENS", 128)
+    with pytest.raises(Diverged, match=r"activations are not finite at step \d+; last good normalised error: \d"):
+        next(train([replace(RUN, source=Broken(good=20))]))
+    with pytest.raises(Diverged, match="topk.*loss is not finite at step"):
+        next(train([replace(RUN, lr=1e30)]))
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("architecture", "gated2"),
+        ("d_sae", 0),
+        ("batch", 0),
+        ("tokens", 63),
+        ("lr", 0.0),
+        ("lr", float("inf")),
+        ("sparsity", -1.0),
+        ("ema", 1.0),
+        ("seed", -1),
+        ("dead_after", 0),
+        ("normalisation", "unit"),
+        ("tokens", 64.5),
+        ("batch", "64"),
+    ],
+)
+def test_a_run_refuses_nonsense_by_name_and_value(field, value):
+    with pytest.raises(ValueError, match=rf"{field}.*{value}"):
+        replace(RUN, **{field: value})
+
+
+def test_an_unknown_option_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'aux'.*aux_coefficient.*k_aux"):
+        replace(RUN, options={"aux": 0.0})
+
+
+def test_equal_runs_are_one_run():
+    assert replace(RUN, sparsity=3) == RUN == replace(RUN, sparsity=3.0) and repr(replace(RUN, sparsity=3)) == repr(RUN)
+    assert replace(RUN, options={"k_aux": 2, "aux_coefficient": 0.1}) == replace(
+        RUN, options={"aux_coefficient": 0.1, "k_aux": 2}
+    )
+
+
+def test_an_estimate_grows_with_the_tokens():
+    assert 0 < estimate_seconds(RUN) * 9.9 < estimate_seconds(replace(RUN, tokens=20480))
+
+
+def test_marks_are_geometric_and_end_at_the_last_step():
+    assert training._geometric_marks(1024)[-1] == 1024 and training._geometric_marks(1) == [1]
