@@ -86,7 +86,7 @@ figures.frontier(rows, gao2024.PUBLISHED_FRONTIER);
 
 # %% tags=["remove-input"]
 pages.table_of(rows, ["architecture", "d_sae", "sparsity"],
-               ["l0", "nmse", "nmse_untrained", "nmse_pca", "readme_nmse", "fvu", "cosine", "shrinkage", "dead"])
+               ["l0", "nmse", "nmse_untrained", "nmse_pca", "readme_nmse", "fvu", "shrinkage", "dead"])
 
 # %% [markdown]
 # Two columns deserve a warning. *README NMSE* is what the paper's released code prints: it does not centre the

@@ -6,7 +6,7 @@ the scope is short. *not replicated*: the sign is not the claimed one. *void*: a
 reason. A smoke run never yields a verdict.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,12 +38,16 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of a paper that rows can support or contradict. `test` reads the table of `study`."""
+    """One sentence of a paper that rows can support or contradict. `test` reads the table of `study`.
+
+    `statistic` says in words what number the rule is about, with its unit.
+    """
 
     id: str
     statement: str
     rule: str
     published: str
+    statistic: str = ""
     study: Study | None = None
     test: Callable[[pd.DataFrame], Evidence] | None = None
     untested: str = ""
@@ -57,6 +61,7 @@ class Verdict(NamedTuple):
     statement: str
     rule: str
     published: str
+    statistic: str
     ours: float | None
     interval: list[float] | None
     verdict: str
@@ -67,7 +72,7 @@ class Verdict(NamedTuple):
     stale: bool
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+def mean_interval(values: Iterable[float]) -> tuple[float, float, float]:
     """Mean and its 95 % Student-t interval over independent values, one per seed. At least two are needed."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
@@ -81,7 +86,7 @@ def judge(mean: float, low: float) -> str:
     return "replicated" if low > 0 else "partly" if mean > 0 else "not replicated"
 
 
-def interpolate_loglog(x: Sequence[float], y: Sequence[float], at: Sequence[float]) -> np.ndarray:
+def interpolate_loglog(x: Iterable[float], y: Iterable[float], at: Iterable[float]) -> np.ndarray:
     """Piecewise-linear interpolation of ln y against ln x; NaN outside the range of x: nothing is extrapolated."""
     order = np.argsort(x)
     lx, ly = np.log(np.asarray(x, float)[order]), np.log(np.asarray(y, float)[order])
@@ -91,7 +96,7 @@ def interpolate_loglog(x: Sequence[float], y: Sequence[float], at: Sequence[floa
 def verdict(claim: Claim, rows: pd.DataFrame, preset: str) -> Verdict:
     """The claim's rule applied to a table of stored rows; missing evidence is 'not tested', never a pass."""
     paper = claim.id.rsplit("-", 1)[0]
-    head = (claim.id, paper, claim.statement, claim.rule, claim.published)
+    head = (claim.id, paper, claim.statement, claim.rule, claim.published, claim.statistic)
     try:
         if claim.test is None:
             raise NoEvidence(claim.untested)
@@ -104,17 +109,18 @@ def verdict(claim: Claim, rows: pd.DataFrame, preset: str) -> Verdict:
         return Verdict(*head, None, None, "not tested", str(reason), "", preset if len(rows) else "", 0, False)
     if evidence.verdict not in VERDICTS or evidence.verdict == "not tested":
         raise ValueError(f"claim {claim.id}: a rule cannot return {evidence.verdict!r}")
-    subject = ", ".join(sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique()))
+    numbers = (evidence.ours, evidence.low, evidence.high)
+    ours, *interval = (None, None, None) if np.isnan(numbers).any() else map(float, numbers)
     return Verdict(
         *head,
-        float(evidence.ours),
-        [float(evidence.low), float(evidence.high)],
-        evidence.verdict,
-        evidence.summary,
-        subject,
-        preset,
-        rows["seed"].nunique(),
-        bool(rows["stale"].any()),
+        ours=ours,
+        interval=None if ours is None else interval,
+        verdict=evidence.verdict,
+        summary=evidence.summary,
+        subject=", ".join(sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique())),
+        preset=preset,
+        seeds=rows["seed"].nunique(),
+        stale=bool(rows["stale"].any()),
     )
 
 

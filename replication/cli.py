@@ -89,8 +89,11 @@ def scorecard(
         check_preset(preset)
         for module in papers.PAPERS.values():
             for v in judge_all(module.CLAIMS, preset, committed=committed):
-                row = {name: (None if value != value else value) for name, value in v._asdict().items()}
-                print(json.dumps(row) if as_json else f"{v.claim:16} {v.verdict:15} {v.statement}\n{'':16} {v.summary}")
+                print(
+                    json.dumps(v._asdict())
+                    if as_json
+                    else f"{v.claim:16} {v.verdict:15} {v.statement}\n{'':16} {v.summary}"
+                )
 
 
 @app.command()

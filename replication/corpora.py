@@ -143,7 +143,7 @@ class TokenWriter:
         self.file, self.dtype, self.length, self.hash = path.open("wb"), np.dtype(dtype), 0, hashlib.sha256()
         self._header()
 
-    def __enter__(self) -> "TokenFile":
+    def __enter__(self) -> "TokenWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -490,7 +490,7 @@ class LocalText(Corpus):
     ValueError when the path holds nothing to read or a column is missing.
     """
 
-    path: str
+    path: str | os.PathLike
     column: str = "text"
 
     def __post_init__(self):

@@ -114,7 +114,7 @@ def error_gap(gap: pd.DataFrame) -> Figure:
 
 def training_curves(table: pd.DataFrame) -> Figure:
     """Training error (over the variance of the first sample) against tokens, one line per run; columns curve_*."""
-    figure, panels = _panels(2, sharey=True)
+    figure, panels = _panels(2, sharey=True, figsize=(8, 4.6))
     for axes, name in zip(panels, ("topk", "relu"), strict=True):
         rows = table[table.architecture == name].drop_duplicates(["d_sae", "sparsity"])
         for n, style in zip(sorted(rows.d_sae.unique()), ("-", "--", ":", "-."), strict=False):
@@ -132,7 +132,7 @@ def training_curves(table: pd.DataFrame) -> Figure:
                 )
         axes.set(xscale="log", yscale="log", xlabel="training tokens", title=NAMES[name])
         _plain_log(axes.yaxis)
-        axes.legend(fontsize=7, ncols=2)
+        axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     panels[0].set_ylabel("training error / variance")
     return figure
 
@@ -160,7 +160,7 @@ def dead_latents(table: pd.DataFrame) -> Figure:
                 linestyle="-" if aux else "--",
             )
             axes.plot([place] * len(values), values, "o", color=COLOURS["topk"], markersize=4)
-        axes.set_xticks(range(len(conditions)), [name for _, name in conditions])
+        axes.set_xticks(range(len(conditions)), [name for _, name in conditions], fontsize=8.5)
         axes.set_ylabel(label)
         axes.grid(axis="x", visible=False)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))

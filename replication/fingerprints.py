@@ -2,8 +2,8 @@
 
 A row is stale when the code that made it has changed. Hashing whole modules would make every row stale whenever an
 unrelated function is added, so the unit is the top-level definition: starting from the given functions and classes,
-names are followed through the package's modules, and the syntax trees of everything reached, without docstrings and
-comments, are hashed. Names that a registry looks up at run time cannot be seen this way: pass them as roots.
+names are followed through the package's modules, and the syntax trees of everything reached, without docstrings,
+comments and annotations, are hashed. Names that a registry looks up at run time cannot be seen this way: pass them as roots.
 """
 
 import ast
@@ -32,7 +32,7 @@ def _module(name: str) -> _Module | None:
     imports: dict[str, tuple[str, str | None]] = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            definitions.setdefault(node.name, []).append(_without_docstrings(node))
+            definitions.setdefault(node.name, []).append(_behaviour(node))
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 for leaf in ast.walk(target):
@@ -51,8 +51,13 @@ def _module_exists(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").exists()
 
 
-def _without_docstrings(node: ast.stmt) -> ast.stmt:
+def _behaviour(node: ast.stmt) -> ast.stmt:
+    """The definition without docstrings and annotations of functions."""
     for inner in ast.walk(node):
+        if isinstance(inner, ast.FunctionDef):
+            inner.returns = None
+        elif isinstance(inner, ast.arg):
+            inner.annotation = None
         body = getattr(inner, "body", None)
         if (
             isinstance(body, list)

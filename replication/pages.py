@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import HTML
 
 from replication import papers
 from replication.claims import VERDICTS, Verdict, scorecard
@@ -54,7 +54,7 @@ def table_of(rows: pd.DataFrame, by: list[str], columns: list[str]) -> HTML:
         if c in DEFINITIONS
     )
     return HTML(
-        _scroll(text.to_html(index=False, border=0, classes="rows"))
+        _scroll(text.to_html(index=False, border=0, classes="rows numbers"))
         + f"<details><summary>What the columns mean</summary><ul>{notes}</ul></details>"
     )
 
@@ -75,19 +75,15 @@ def verdicts(claims, preset: str) -> HTML:
 
 
 def _block(v: Verdict) -> str:
-    ours = (
-        "no number"
-        if v.ours is None
-        else f"{v.ours:+.3f} (95 % interval over seeds {v.interval[0]:+.3f} to {v.interval[1]:+.3f})"
-    )
-    ours = "no number" if v.ours != v.ours else ours
-    source = (
-        f"{v.subject}, preset {v.preset}, {v.seeds} seeds{', STALE: the code has changed since' if v.stale else ''}"
-        if v.subject
-        else ""
-    )
-    lines = [("Rule", v.rule), ("Published", v.published), ("Ours", ours), ("Finding", v.summary), ("Evidence", source)]
-    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in lines if text)
+    stale = "; STALE: the code has changed since" if v.stale else ""
+    lines = {
+        "Rule": v.rule,
+        "Published": v.published,
+        "Ours": "" if v.ours is None else f"{number(v)}: {v.statistic}, 95 % interval over seeds",
+        "Finding": v.summary,
+        "Evidence": f"{v.subject}, preset {v.preset}, {v.seeds} seeds{stale}" if v.subject else "",
+    }
+    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in lines.items() if text)
     return (
         f'<section class="claim" id="{v.claim.lower()}"><p>{badge(v.verdict)} <b>{v.claim.rsplit("-", 1)[1]}</b> '
         f"{html.escape(v.statement)}</p><dl>{items}</dl></section>"
@@ -145,7 +141,7 @@ def readme_scorecard() -> str:
 
 def number(v: Verdict) -> str:
     """Our number and its interval, short; a dash where there is none."""
-    return "–" if v.ours is None or v.ours != v.ours else f"{v.ours:+.3f} [{v.interval[0]:+.3f}, {v.interval[1]:+.3f}]"
+    return "–" if v.ours is None else f"{v.ours:+.3f} [{v.interval[0]:+.3f}, {v.interval[1]:+.3f}]"
 
 
 def evidence(v: Verdict) -> str:
@@ -155,30 +151,24 @@ def evidence(v: Verdict) -> str:
     return f"{v.subject}, {v.preset}, {v.seeds} seeds" + (", stale" if v.stale else "")
 
 
-def provenance(rows: pd.DataFrame) -> Markdown:
+def provenance(rows: pd.DataFrame) -> HTML:
     """Where the rows of a page come from: commit, machine, versions, seeds, data, and what they cost."""
 
     def every(column: str) -> str:
         return ", ".join(str(value) for value in sorted(rows[column].astype(str).unique()))
 
-    dirty = " (with uncommitted changes)" if rows.dirty.any() else ""
-    stale = int(rows.stale.sum())
-    return Markdown(
-        "\n".join(
-            [
-                "| | |",
-                "|---|---|",
-                f"| rows | {len(rows)}, of which stale: {stale} |",
-                f"| preset, seeds | {every('preset')}; {every('seed')} |",
-                f"| computed | {rows.date.min()} to {rows.date.max()} |",
-                f"| commit | {every('commit')}{dirty} |",
-                f"| hardware | {every('device')}; matrix products in {every('precision')} |",
-                f"| versions | torch {every('torch')}, Python {every('python')} |",
-                f"| subject, corpus | {every('subject_fingerprint')}, {every('corpus_fingerprint')} |",
-                f"| training time | {duration(rows.seconds.sum())} in all, peak memory {rows.peak_gib.max():.1f} GiB |",
-            ]
-        )
-    )
+    facts = {
+        "rows": f"{len(rows)}, of which stale: {int(rows.stale.sum())}",
+        "preset; seeds": f"{every('preset')}; {every('seed')}",
+        "computed": f"{rows.date.min()} to {rows.date.max()}",
+        "commit": every("commit") + (" with uncommitted changes" if rows.dirty.any() else ""),
+        "hardware": f"{every('device')}; matrix products in {every('precision')}",
+        "versions": f"torch {every('torch')}, Python {every('python')}",
+        "subject; corpus": f"{every('subject_fingerprint')}; {every('corpus_fingerprint')} (fingerprints)",
+        "training": f"{duration(rows.seconds.sum())} in all, peak memory {rows.peak_gib.max():.1f} GiB",
+    }
+    lines = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
+    return HTML(f'<table class="facts">{lines}</table>')
 
 
 def stored_rows(preset: str) -> pd.DataFrame:

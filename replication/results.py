@@ -55,13 +55,20 @@ class Study:
 
     def code(self, run) -> str:
         """Fingerprint of the code that a row of `run` depends on."""
-        used = (architecture(run.architecture),) if isinstance(run, train.Run) else ()
-        return code_fingerprint(self.measure, type(run), *used)
+        used = [architecture(run.architecture)] if isinstance(run, train.Run) else []
+        return code_fingerprint(self.measure, *_types(run), *used)
 
     def path(self, preset: str, committed: bool = False) -> Path:
         """The table that holds a preset's rows; `committed`: the one in data/results whatever the preset."""
         folder = RESULTS if committed or preset in COMMITTED else CACHE / "results"
         return folder / f"{self.paper}.{preset}.jsonl"
+
+
+def _types(value) -> list[type]:
+    """The classes of a frozen dataclass and of those it holds: a run, its source, its corpus."""
+    if not is_dataclass(value):
+        return []
+    return [type(value)] + [one for f in fields(value) for one in _types(getattr(value, f.name))]
 
 
 def check_preset(preset: str) -> None:

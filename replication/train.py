@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import NamedTuple
@@ -50,7 +50,7 @@ class Run:
     ema: float = 0.0
     seed: int = 0
     data_seed: int = 0
-    options: tuple[tuple[str, float], ...] = ()
+    options: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
         for f in fields(self):  # so that 3 and 3.0, or a list and a tuple, are the same run with the same key

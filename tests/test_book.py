@@ -14,7 +14,7 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
-HEADER = "# ---\n# jupyter:\n#   jupytext:\n#     text_representation:\n#       format_name: percent\n# ---\n\n"
+HEADER = "# ---\n# jupyter:\n#   jupytext:\n#     text_representation:\n#       extension: .py\n#       format_name: percent\n# ---\n\n"
 
 
 def write(folder, page: str, *cells: str) -> None:

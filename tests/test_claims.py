@@ -139,7 +139,7 @@ def test_a_verdict_names_its_evidence():
     rows = frontier().assign(stale=True)
     found = verdict(claim(lambda rows: Evidence("partly", 1.0, -0.5, 1.5, "so-so")), rows, "cpu")
     assert found == Verdict(
-        "gao2024-C99", "gao2024", "s", "r", "p", 1.0, [-0.5, 1.5], "partly", "so-so", "toy", "cpu", 3, True
+        "gao2024-C99", "gao2024", "s", "r", "p", "", 1.0, [-0.5, 1.5], "partly", "so-so", "toy", "cpu", 3, True
     )
 
 

@@ -76,7 +76,7 @@ def test_requests_refuse_nonsense_by_field_and_value(request_, named):
 
 
 def test_roots_have_one_order_and_the_repr_is_the_identity():
-    assert PythonSource(["site-packages", "stdlib"]) == PythonSource(("stdlib", "site-packages"))
+    assert PythonSource(("site-packages", "stdlib")) == PythonSource(("stdlib", "site-packages"))
     assert eval(repr(PythonSource(max_files=7))) == PythonSource(max_files=7)
 
 

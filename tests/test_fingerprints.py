@@ -2,7 +2,7 @@
 
 import pytest
 
-from replication import fingerprints
+from replication import fingerprints, results
 from replication.fingerprints import code_fingerprint, reachable
 from replication.papers import gao2024
 from replication.sae import ReLU, TopK
@@ -48,15 +48,17 @@ def test_a_change_that_is_reached_changes_it(package, old, new):
         ("return 9", "return 8"),
         ("def inner():", 'def inner():\n    """Two."""'),
         ("    return 2", "    # two\n    return 2"),
+        ("def inner():", "def inner() -> int:"),
     ],
 )
 def test_unreached_code_docstrings_and_comments_do_not(package, old, new):
     assert package(A, B) == package(A, B.replace(old, new))
 
 
-def test_a_row_depends_on_its_own_architecture_only():
+def test_a_row_depends_on_its_own_architecture_and_source_only():
+    run = gao2024.frontier_runs("smoke")[0]
     for used, other in ((TopK, ReLU), (ReLU, TopK)):
-        names = {name for _, name in reachable(gao2024.measure, used)}
+        names = {name for _, name in reachable(gao2024.measure, *results._types(run), used)}
         assert used.__name__ in names and other.__name__ not in names
-        assert {"train", "_Trainee", "nmse", "harvest", "SAE"} <= names
-        assert not {"CLAIMS", "frontier_runs", "table", "retrain"} & names
+        assert {"train", "_Trainee", "nmse", "harvest", "SAE", "PythonSource"} <= names
+        assert not {"CLAIMS", "frontier_runs", "table", "compare", "HubDataset"} & names

@@ -29,10 +29,23 @@ def test_every_verdict_has_a_colour_dark_enough_for_white_text():
 
 def test_a_claim_block_escapes_text_and_marks_stale_rows():
     found = Verdict(
-        "p-C1", "p", "a < b", "rule", "published", 0.5, [0.25, 0.75], "partly", "finding", "toy", "cpu", 3, True
+        "p-C1",
+        "p",
+        "a < b",
+        "rule",
+        "published",
+        "difference",
+        0.5,
+        [0.25, 0.75],
+        "partly",
+        "finding",
+        "toy",
+        "cpu",
+        3,
+        True,
     )
     block = pages._block(found)
-    assert "a &lt; b" in block and "STALE" in block and "+0.250 to +0.750" in block and "3 seeds" in block
+    assert "a &lt; b" in block and "STALE" in block and "[+0.250, +0.750]: difference" in block and "3 seeds" in block
     assert pages.number(found._replace(ours=None, interval=None)) == "–"
 
 

@@ -98,8 +98,6 @@ def test_nan_activations_at_the_start_and_later_are_told_apart_from_divergence(m
         ("seed", -1),
         ("dead_after", 0),
         ("normalisation", "unit"),
-        ("tokens", 64.5),
-        ("batch", "64"),
     ],
 )
 def test_a_run_refuses_nonsense_by_name_and_value(field, value):
