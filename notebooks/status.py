@@ -16,8 +16,6 @@
 preset = "smoke"
 
 # %% tags=["remove-cell"]
-import pandas as pd
-
 from replication import pages, results
 
 pages.open_page(preset)
@@ -62,7 +60,7 @@ pages.stored_rows(preset)
 # ## The machine that built this page
 
 # %% tags=["remove-input"]
-pd.Series(results.provenance(), name="value").to_frame()
+pages.facts(results.provenance())
 
 # %% [markdown]
 # Rows may come from other machines. The last table of each paper's page says which.

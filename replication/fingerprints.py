@@ -3,7 +3,8 @@
 A row is stale when the code that made it has changed. Hashing whole modules would make every row stale whenever an
 unrelated function is added, so the unit is the top-level definition: starting from the given functions and classes,
 names are followed through the package's modules, and the syntax trees of everything reached, without docstrings,
-comments and annotations, are hashed. Names that a registry looks up at run time cannot be seen this way: pass them as roots.
+comments and annotations, are hashed. Names that a registry looks up at run time cannot be seen this way: pass them as
+roots.
 """
 
 import ast

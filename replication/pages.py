@@ -157,7 +157,7 @@ def provenance(rows: pd.DataFrame) -> HTML:
     def every(column: str) -> str:
         return ", ".join(str(value) for value in sorted(rows[column].astype(str).unique()))
 
-    facts = {
+    known = {
         "rows": f"{len(rows)}, of which stale: {int(rows.stale.sum())}",
         "preset; seeds": f"{every('preset')}; {every('seed')}",
         "computed": f"{rows.date.min()} to {rows.date.max()}",
@@ -167,25 +167,29 @@ def provenance(rows: pd.DataFrame) -> HTML:
         "subject; corpus": f"{every('subject_fingerprint')}; {every('corpus_fingerprint')} (fingerprints)",
         "training": f"{duration(rows.seconds.sum())} in all, peak memory {rows.peak_gib.max():.1f} GiB",
     }
-    lines = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
+    return facts(known)
+
+
+def facts(known: dict) -> HTML:
+    """Names and values, one line each."""
+    lines = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in known.items())
     return HTML(f'<table class="facts">{lines}</table>')
 
 
-def stored_rows(preset: str) -> pd.DataFrame:
+def stored_rows(preset: str) -> HTML:
     """Rows stored, stale and missing for every study, for the status page."""
     lines = []
-    for paper in papers.PAPERS.values():
-        for study in paper.STUDIES:
-            found = table(study, preset)
-            lines.append(
-                {
-                    "paper": study.paper,
-                    "study": study.name,
-                    "preset": preset,
-                    "rows": len(study.runs(preset)),
-                    "stored": len(found),
-                    "stale": int(found.stale.sum()) if len(found) else 0,
-                    "training time": duration(found.seconds.sum()) if len(found) else "–",
-                }
-            )
-    return pd.DataFrame(lines)
+    for study in papers.studies():
+        found = table(study, preset)
+        lines.append(
+            {
+                "paper": study.paper,
+                "study": study.name,
+                "preset": preset,
+                "rows": len(study.runs(preset)),
+                "stored": len(found),
+                "stale": int(found.stale.sum()) if len(found) else 0,
+                "training time": duration(found.seconds.sum()) if len(found) else "–",
+            }
+        )
+    return HTML(_scroll(pd.DataFrame(lines).to_html(index=False, border=0, classes="rows numbers")))

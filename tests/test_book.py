@@ -14,7 +14,15 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
-HEADER = "# ---\n# jupyter:\n#   jupytext:\n#     text_representation:\n#       extension: .py\n#       format_name: percent\n# ---\n\n"
+HEADER = """# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+"""
 
 
 def write(folder, page: str, *cells: str) -> None:
