@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from replication import language_models
-from replication.corpora import Corpus, PythonSource
+from replication.corpora import Corpus, PythonSource, TokenFile
 from replication.fingerprints import code_fingerprint
 from replication.paths import CACHE
 from replication.shapes import Float, Tensor
@@ -62,9 +62,13 @@ class ActivationSource(abc.ABC):
     def heldout(self, device: str = "cpu") -> Float[Tensor, "n d_in"]:
         """Activations that `batches` never yields."""
 
-    def provenance(self) -> dict[str, str]:
-        """What a row records of where its data came from."""
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of what the activations are made from; a row with others is stale."""
         return {}
+
+    def provenance(self) -> dict[str, str | int]:
+        """What a row records of where its data came from."""
+        return self.fingerprints()
 
 
 @dataclass(frozen=True)
@@ -121,15 +125,19 @@ class LanguageModelActivations(ActivationSource):
     @property
     def folder(self) -> Path:
         """Content address: the request, the model's and the corpus's fingerprints, and the code that harvests."""
-        identity = {f.name: repr(getattr(self, f.name)) for f in fields(self)} | self.provenance()
-        identity["code"] = code_fingerprint(_harvest_together)
+        identity = {f.name: repr(getattr(self, f.name)) for f in fields(self)} | self.fingerprints()
+        identity["code"] = code_fingerprint(_harvest_together, type(self.corpus), TokenFile)
         return CACHE / "activations" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
-    def provenance(self):
+    def fingerprints(self):
         return {
             "subject_fingerprint": _language_model(self.model).fingerprint,
             "corpus_fingerprint": _token_file(self.corpus, self.model).fingerprint,
         }
+
+    def provenance(self):
+        stored = json.loads((self.folder / "manifest.json").read_text())["rows"]
+        return self.fingerprints() | {"stored_tokens": stored["train"]}
 
     def batches(self, batch, tokens, seed, device="cpu"):
         generator = torch.Generator().manual_seed(seed)
@@ -166,18 +174,20 @@ def _token_file(corpus: Corpus, model: str):
 def _resident(folder: Path, split: str, device: str) -> Float[Tensor, "n d_in"]:
     """All bfloat16 rows of a split in the memory of `device`; every shard is checked against its recorded hash."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    shards = []
+    rows = torch.empty(manifest["rows"][split], manifest["width"], dtype=torch.bfloat16, device=device)
+    begin = 0
     for name, digest in manifest["shards"][split].items():
         path = folder / name
         try:
             intact = hashlib.sha256(path.read_bytes()).hexdigest() == digest
-            rows = load_file(path, device=device)["rows"] if intact else None
+            shard = load_file(path)["rows"] if intact else None
         except (OSError, SafetensorError):
-            rows = None
-        if rows is None:
+            shard = None
+        if shard is None:
             raise ValueError(f"activation shard {path}: damaged or missing; delete its folder to harvest it again")
-        shards.append(rows)
-    return torch.cat(shards)
+        rows[begin : begin + len(shard)] = shard
+        begin += len(shard)
+    return rows
 
 
 def harvest(sources: Sequence[LanguageModelActivations], device: str | None = None) -> None:
@@ -204,25 +214,29 @@ def _harvest_together(sources: list[LanguageModelActivations], device: str) -> N
     text = _token_file(first.corpus, first.model)
     model = language_models.load(first.model, device=device, dtype=torch.bfloat16, backend="fastest")
     partial = {source: source.folder.with_name(f"{source.folder.name}.{os.getpid()}.partial") for source in sources}
-    shards: dict = {source: {} for source in sources}
+    shards: dict = {source: {"train": {}, "heldout": {}} for source in sources}
+    rows = {}
     for folder in partial.values():
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     try:
         for split, wanted in (("train", first.tokens), ("heldout", first.heldout_tokens)):
             blocks = _choose_blocks(text.blocks(split, first.context), wanted, first, shuffle=split == "train")
-            shuffle = torch.Generator().manual_seed(0) if split == "train" else None
-            for number, rows in enumerate(_shards(model, blocks, sources, split)):
+            rows[split] = len(blocks) * (first.context - first.skip_first)
+            for number, values in enumerate(_shards(model, blocks, sources, split)):
+                name = f"{split}-{number:05d}.safetensors"
                 for source in sources:
-                    values = rows[source.hook]
-                    if shuffle is not None:
-                        values = values[torch.randperm(len(values), generator=shuffle)]
-                    name = f"{split}-{number:05d}.safetensors"
-                    save_file({"rows": values.contiguous()}, partial[source] / name)
-                    digest = hashlib.sha256((partial[source] / name).read_bytes()).hexdigest()
-                    shards[source].setdefault(split, {})[name] = digest
+                    path = partial[source] / name
+                    save_file({"rows": values[source.hook]}, path)
+                    shards[source][split][name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if rows["train"] < first.tokens:
+            print(
+                f"{first.model}: the text has {rows['train']:,} training tokens, fewer than the {first.tokens:,} asked "
+                "for; longer runs make several epochs",
+                file=sys.stderr,
+            )
         for source in sources:
-            manifest = {"source": repr(source), **source.provenance(), "dtype": "bfloat16", "shards": shards[source]}
+            manifest = {"source": repr(source), **source.fingerprints(), "dtype": "bfloat16", "rows": rows}
+            manifest |= {"width": model.width(source.hook), "shards": shards[source]}
             (partial[source] / "manifest.json").write_text(json.dumps(manifest, indent=1))
             partial[source].replace(source.folder)
     finally:
@@ -240,7 +254,7 @@ def _choose_blocks(blocks: np.ndarray, tokens: int, source: LanguageModelActivat
 def _shards(
     model, blocks: np.ndarray, sources: list[LanguageModelActivations], split: str
 ) -> Iterator[dict[str, Tensor]]:
-    """Hook -> up to SHARD_ROWS bfloat16 rows on the CPU, in the order of `blocks`."""
+    """Hook -> up to SHARD_ROWS bfloat16 rows on the CPU; training rows shuffled, in the same order for every hook."""
     hooks, first = list(dict.fromkeys(source.hook for source in sources)), sources[0]
     per_block = first.context - first.skip_first
     per_pass = max(1, HARVEST_TOKENS // first.context)
@@ -267,4 +281,8 @@ def _shards(
                         )
                     parts[hook].append(rows.to("cpu", torch.bfloat16))
                 progress.update(tokens.numel())
-            yield {hook: torch.cat(rows) for hook, rows in parts.items()}
+            whole = {hook: torch.cat(rows) for hook, rows in parts.items()}
+            if split == "train":
+                order = torch.randperm(len(shard) * per_block, generator=torch.Generator().manual_seed(start))
+                whole = {hook: rows[order] for hook, rows in whole.items()}
+            yield whole

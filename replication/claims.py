@@ -1,8 +1,9 @@
 """Claims as data: a rule, the published number, and a verdict computed from stored rows.
 
 The vocabulary is fixed. *replicated*: the rule holds with its interval. *partly*: the sign is right, the interval or
-the scope is short. *not replicated*: the sign is not the claimed one. *void*: a pre-check of the rule failed
-(under-trained, unmatched L0, nothing to measure). *not tested*: no evidence in the table, or out of scope, with the
+the scope is short. *not replicated*: the sign is reversed, with its interval. *void*: the rows cannot decide, because a
+pre-check of the rule failed (under-trained, unmatched L0, nothing to measure) or an interval around a reversed sign
+reaches over zero. *not tested*: no evidence in the table, or out of scope, with the
 reason. A smoke run never yields a verdict.
 """
 
@@ -14,12 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from replication.results import Study, table
+from replication.results import PRESETS, Study, table
 
 VERDICTS = ("replicated", "partly", "not replicated", "void", "not tested")
 
 
-class NoEvidence(Exception):
+class NoEvidence(ValueError):
     """The table lacks what the rule needs; the message says what."""
 
 
@@ -81,9 +82,21 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float, float]:
     return values.mean(), values.mean() - half, values.mean() + half
 
 
-def judge(mean: float, low: float) -> str:
-    """Verdict on 'this statistic is positive': the whole interval, the mean alone, or not even the mean."""
-    return "replicated" if low > 0 else "partly" if mean > 0 else "not replicated"
+def judge(mean: float, low: float, high: float) -> str:
+    """Verdict on 'this statistic is positive', from its mean and interval.
+
+    A mean of the wrong sign whose interval still reaches the right one decides nothing: void.
+    """
+    if low > 0:
+        return "replicated"
+    return "partly" if mean > 0 else "not replicated" if high < 0 else "void"
+
+
+def both(first: str, second: str) -> str:
+    """Verdict on a rule with two parts: the verdict they share, or 'partly' when one holds and the other does not."""
+    if first == second:
+        return first
+    return "partly" if {first, second} & {"replicated", "partly"} else "not replicated"
 
 
 def interpolate_loglog(x: Iterable[float], y: Iterable[float], at: Iterable[float]) -> np.ndarray:
@@ -93,8 +106,11 @@ def interpolate_loglog(x: Iterable[float], y: Iterable[float], at: Iterable[floa
     return np.exp(np.interp(np.log(np.asarray(at, float)), lx, ly, left=np.nan, right=np.nan))
 
 
-def verdict(claim: Claim, rows: pd.DataFrame, preset: str) -> Verdict:
-    """The claim's rule applied to a table of stored rows; missing evidence is 'not tested', never a pass."""
+def verdict(claim: Claim, rows: pd.DataFrame, preset: str, missing: int = 0) -> Verdict:
+    """The claim's rule applied to a table of stored rows, of which `missing` are not there yet.
+
+    Missing evidence is 'not tested', never a pass; so is a table whose rows do not share one subject and one text.
+    """
     paper = claim.id.rsplit("-", 1)[0]
     head = (claim.id, paper, claim.statement, claim.rule, claim.published, claim.statistic)
     try:
@@ -104,6 +120,11 @@ def verdict(claim: Claim, rows: pd.DataFrame, preset: str) -> Verdict:
             raise NoEvidence("a smoke run is too small to give a verdict")
         if rows.empty:
             raise NoEvidence(f"no rows are stored for the {preset} preset")
+        if missing:
+            raise NoEvidence(f"{missing} of {missing + len(rows)} rows of the {preset} preset are missing")
+        for column in ("subject_fingerprint", "corpus_fingerprint"):
+            if rows[column].nunique() > 1:
+                raise NoEvidence(f"rows of the {preset} preset mix {rows[column].nunique()} values of {column}")
         evidence = claim.test(rows)
     except NoEvidence as reason:
         return Verdict(*head, None, None, "not tested", str(reason), "", preset if len(rows) else "", 0, False)
@@ -125,18 +146,21 @@ def verdict(claim: Claim, rows: pd.DataFrame, preset: str) -> Verdict:
 
 
 def scorecard(claims: Sequence[Claim], preset: str, *, committed: bool = False) -> list[Verdict]:
-    """A verdict per claim from the best stored evidence: `gpu` rows where they give one, else rows of `preset`.
+    """A verdict per claim from the best stored evidence: the larger of `gpu` and `preset` that gives one.
 
     `committed` reads data/results alone (the repository's own scorecard) instead of this machine's cache.
     """
+    order = sorted({"gpu", preset}, key=PRESETS.index, reverse=True)
     found = []
     for claim in claims:
-        candidates = [verdict(claim, _rows(claim.study, one, committed), one) for one in dict.fromkeys(("gpu", preset))]
+        candidates = [verdict(claim, *_rows(claim.study, one, committed)) for one in order]
         found.append(next((v for v in candidates if v.verdict != "not tested"), candidates[-1]))
     return found
 
 
-def _rows(study: Study | None, preset: str, committed: bool) -> pd.DataFrame:
+def _rows(study: Study | None, preset: str, committed: bool) -> tuple[pd.DataFrame, str, int]:
+    """The stored rows, the preset and how many rows are missing."""
     if study is None:
-        return pd.DataFrame()
-    return table(study, preset, committed=committed)
+        return pd.DataFrame(), preset, 0
+    rows = table(study, preset, committed=committed)
+    return rows, preset, len(study.runs(preset)) - len(rows)

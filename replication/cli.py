@@ -31,7 +31,7 @@ def _one_line_errors():
     """Bad input ends with one line on stderr and exit code 2; what was stored before stays."""
     try:
         yield
-    except (ValueError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, ArithmeticError, RuntimeError, OSError) as error:
         print(f"replicate: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
 
@@ -46,8 +46,7 @@ def run(
     with _one_line_errors():
         check_preset(preset)
         computed = papers.run(paper, preset, recompute_stale=stale)
-        total = sum(len(study.runs(preset)) for study in papers.studies(paper))
-        print(f"{computed} rows computed, {total} rows in the preset")
+        print(f"{computed} rows computed")
 
 
 @app.command()
@@ -58,7 +57,10 @@ def status(preset: Preset = "cpu", as_json: Json = False) -> None:
         for study in papers.studies():
             found, todo = table(study, preset), missing(study, preset)
             stale = int(found.stale.sum()) if len(found) else 0
-            seconds = estimate(todo)
+            try:
+                seconds = round(estimate(todo), 1)
+            except (OSError, ValueError, RuntimeError):  # a subject from a hub that cannot be reached
+                seconds = None
             row = {
                 "paper": study.paper,
                 "study": study.name,
@@ -67,13 +69,13 @@ def status(preset: Preset = "cpu", as_json: Json = False) -> None:
                 "stored": len(found),
                 "stale": stale,
                 "missing": len(todo),
-                "seconds_to_compute": round(seconds, 1),
+                "seconds_to_compute": seconds,
                 "device": default_device(),
             }
+            cost = "training time unknown here" if seconds is None else f"about {duration(seconds)} of training"
             text = (
                 f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, {stale} stale, "
-                f"{len(todo)} missing"
-                + (f", about {duration(seconds)} of training on this {default_device()}" if todo else "")
+                f"{len(todo)} missing" + (f", {cost} on this {default_device()}" if todo else "")
             )
             print(json.dumps(row) if as_json else text)
 

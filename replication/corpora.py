@@ -28,12 +28,12 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from replication.fingerprints import code_fingerprint
 from replication.paths import CACHE
 
 SPLITS = ("train", "heldout")
 ROOTS = ("stdlib", "site-packages")
 HELDOUT_MODULUS = 50
-RULES_VERSION = 1  # raise it with any change of the rules below: cached corpora and fingerprints depend on it
 DOCUMENTS_PER_BATCH = 256
 
 # Repetitive or generated packages, left out of the text that the embedded language models were trained on.
@@ -91,7 +91,7 @@ class TokenFile:
 
     @property
     def fingerprint(self) -> str:
-        """Short hex over document hashes and splits, tokenizer, bos and rules: equal when the tokens are."""
+        """Short hex over document hashes and splits, tokenizer and bos: equal when the tokens are."""
         return self.manifest["fingerprint"]
 
     def tokens(self, split: str) -> np.ndarray:
@@ -121,10 +121,10 @@ class TokenFile:
         path, expected = self.folder / f"{split}.npy", self.manifest["arrays"][split]
         try:
             tokens = self.tokens(split)
-            found = {"tokens": len(tokens), "dtype": str(tokens.dtype)}
+            found = {"tokens": len(tokens), "dtype": str(tokens.dtype), "sha256": hashlib.sha256(tokens).hexdigest()}
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} is unreadable ({error}); delete {self.folder} to build it again") from error
-        if any(found[name] != expected[name] for name in found):
+        if found != expected:
             raise ValueError(
                 f"{path} holds {found}, its manifest says {expected}; delete {self.folder} to build it again"
             )
@@ -201,8 +201,8 @@ class Corpus(ABC):
         return ""
 
     def key(self, tokenizer: Tokenizer, bos: int = 0) -> str:
-        """Name of the cache folder: the request, the tokenizer, the rules and `state`, without reading any source."""
-        parts = (repr(self), tokenizer_hash(tokenizer), bos, RULES_VERSION, self.state())
+        """Name of the cache folder: the request, the tokenizer, this code and `state`, without reading any source."""
+        parts = (repr(self), tokenizer_hash(tokenizer), bos, code_fingerprint(type(self)), self.state())
         return sha256(repr(parts).encode())
 
     def build(self, tokenizer: Tokenizer, bos: int = 0) -> TokenFile:
@@ -245,10 +245,9 @@ class Corpus(ABC):
         content = [(entry["sha256"], entry["split"]) for entry in files]
         manifest = {
             "request": repr(self),
-            "fingerprint": sha256(repr((content, tokenizer_hash(tokenizer), bos, RULES_VERSION)).encode()),
+            "fingerprint": sha256(repr((content, tokenizer_hash(tokenizer), bos)).encode()),
             "tokenizer": tokenizer_hash(tokenizer),
             "bos": bos,
-            "rules_version": RULES_VERSION,
             "python": platform.python_version(),
             "arrays": {split: writer.entry() for split, writer in writers.items()},
             "dropped": dict(dropped),

@@ -2,8 +2,8 @@
 
 A row is stale when the code that made it has changed. Hashing whole modules would make every row stale whenever an
 unrelated function is added, so the unit is the top-level definition: starting from the given functions and classes,
-names are followed through the package's modules, and the syntax trees of everything reached, without docstrings,
-comments and annotations, are hashed. Names that a registry looks up at run time cannot be seen this way: pass them as
+names are followed through the package's modules, and everything reached is hashed, without docstrings, comments
+and annotations of functions. Names that a registry looks up at run time cannot be seen this way: pass them as
 roots.
 """
 
@@ -71,7 +71,7 @@ def _behaviour(node: ast.stmt) -> ast.stmt:
 
 
 def reachable(*roots: Callable) -> dict[tuple[str, str], str]:
-    """(module, name) -> dumped syntax tree of every definition of this package that `roots` lead to."""
+    """(module, name) -> source of every definition of this package that `roots` lead to."""
     found: dict[tuple[str, str], str] = {}
     todo = [(root.__module__, root.__qualname__.split(".")[0]) for root in roots]
     while todo:
@@ -87,7 +87,7 @@ def reachable(*roots: Callable) -> dict[tuple[str, str], str]:
         if name not in module.definitions:
             continue
         nodes = module.definitions[name]
-        found[module_name, name] = "".join(ast.dump(node) for node in nodes)
+        found[module_name, name] = "\n".join(ast.unparse(node) for node in nodes)
         for leaf in (leaf for node in nodes for leaf in ast.walk(node)):
             if isinstance(leaf, ast.Name):
                 todo.append((module_name, leaf.id))

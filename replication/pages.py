@@ -54,13 +54,13 @@ def table_of(rows: pd.DataFrame, by: list[str], columns: list[str]) -> HTML:
         if c in DEFINITIONS
     )
     return HTML(
-        _scroll(text.to_html(index=False, border=0, classes="rows numbers"))
+        _scroll(text.to_html(index=False, border=0, classes="rows numbers", float_format="{:g}".format))
         + f"<details><summary>What the columns mean</summary><ul>{notes}</ul></details>"
     )
 
 
 def _plus_minus(mean: float, spread: float) -> str:
-    digits = 3 if abs(mean) < 10 else 1
+    digits = 3 if abs(mean) < 1 else 2 if abs(mean) < 10 else 1
     return f"{mean:.{digits}f}" if spread < 0.5 * 10**-digits else f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 

@@ -58,6 +58,13 @@ class Study:
         used = [architecture(run.architecture)] if isinstance(run, train.Run) else []
         return code_fingerprint(self.measure, *_types(run), *used)
 
+    def is_stale(self, run, row: dict, committed: bool) -> bool:
+        """The code that made the row has changed, or, for rows of this machine, its language model or its text."""
+        if row["code"] != self.code(run):
+            return True
+        source = getattr(run, "source", None)
+        return bool(source) and not committed and any(row.get(k) != v for k, v in source.fingerprints().items())
+
     def path(self, preset: str, committed: bool = False) -> Path:
         """The table that holds a preset's rows; `committed`: the one in data/results whatever the preset."""
         folder = RESULTS if committed or preset in COMMITTED else CACHE / "results"
@@ -115,23 +122,25 @@ def append(path: Path, row: dict) -> None:
 def missing(study: Study, preset: str, *, recompute_stale: bool = False) -> list:
     """Runs of the preset without a stored row; with `recompute_stale` also those whose code has changed since."""
     rows = read(study.path(preset))
+    committed = preset in COMMITTED
     return [
         run
         for run in study.runs(preset)
-        if study.key(run) not in rows or (recompute_stale and rows[study.key(run)]["code"] != study.code(run))
+        if (row := rows.get(study.key(run))) is None or (recompute_stale and study.is_stale(run, row, committed))
     ]
 
 
 def table(study: Study, preset: str, *, committed: bool = False) -> pd.DataFrame:
     """The stored rows of a preset's runs, one line per run, in the preset's order; nothing is computed.
 
-    Columns: the fields of the run, what was measured, provenance, and `stale`: the code the row depends on has changed.
+    Columns: the fields of the run, what was measured, provenance, and `stale` (see `Study.is_stale`).
     """
     rows = read(study.path(preset, committed))
+    committed = committed or preset in COMMITTED
     found = [
-        rows[study.key(run)] | {"stale": rows[study.key(run)]["code"] != study.code(run)}
+        row | {"stale": study.is_stale(run, row, committed)}
         for run in study.runs(preset)
-        if study.key(run) in rows
+        if (row := rows.get(study.key(run))) is not None
     ]
     return pd.DataFrame(found)
 
@@ -174,14 +183,14 @@ def estimate(runs: Iterable) -> float:
 
 
 def row(study: Study, preset: str, run, measured: dict) -> dict:
-    """A run's row: its fields, what was measured and where it comes from. Non-finite numbers are stored as null."""
+    """A run's row: its fields, what was measured and where it comes from. A number that is not finite is refused."""
+    for name, value in measured.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            raise ValueError(f"{study.paper} {study.name}: {name} is {value} for {run!r}; no row is stored")
     described = {"key": study.key(run), "paper": study.paper, "measure": study.measure.__qualname__, "preset": preset}
     described |= {f.name: _plain(getattr(run, f.name)) for f in fields(run)}
-    clean = {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in measured.items()
-    }
     source = run.source.provenance() if isinstance(run, train.Run) else {}
-    return described | clean | source | {"code": study.code(run)} | provenance()
+    return described | measured | source | {"code": study.code(run)} | provenance()
 
 
 def _plain(value):

@@ -1,7 +1,6 @@
 """A Run says everything about one training; `train` turns runs into SAEs with one loop that reads like the papers'."""
 
 import contextlib
-import hashlib
 import inspect
 import math
 import platform
@@ -32,7 +31,8 @@ class Run:
     """One SAE to train, and the identity of its row. Durations are in tokens.
 
     `options` are further arguments of the architecture's constructor, e.g. `{"aux_coefficient": 0}`. A latent counts as
-    dead after `dead_after` tokens without firing. `ema` is the decay of an exponential moving average of the weights,
+    dead after `dead_after` tokens without firing. A sparsity penalty grows linearly over the first `sparsity_warmup`
+    tokens. `ema` is the decay of an exponential moving average of the weights,
     taken after each step with Adam's bias correction and used for evaluation; 0 turns it off. `seed` draws the initial
     weights, `data_seed` the order of the activations.
     """
@@ -45,6 +45,7 @@ class Run:
     batch: int
     lr: float
     dead_after: int
+    sparsity_warmup: int = 0
     normalisation: str = "none"
     tied_init: bool = True
     ema: float = 0.0
@@ -66,7 +67,14 @@ class Run:
                 raise ValueError(f"option {name!r} is not one of {self.architecture}: {_option_names(known)}")
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation must be one of {sorted(NORMALISATIONS)}, got {self.normalisation!r}")
-        for name, least in (("d_sae", 1), ("batch", 1), ("dead_after", 1), ("seed", 0), ("data_seed", 0)):
+        for name, least in (
+            ("d_sae", 1),
+            ("batch", 1),
+            ("dead_after", 1),
+            ("sparsity_warmup", 0),
+            ("seed", 0),
+            ("data_seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.tokens < self.batch:
@@ -76,11 +84,6 @@ class Run:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
-
-    @property
-    def key(self) -> str:
-        """12 hexadecimal digits of the repr: the name of the run's row."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
 
     def build(self) -> SAE:
         """The SAE before its first step (without the data-dependent start of `SAE.initialise`)."""
@@ -110,7 +113,8 @@ class Trained(NamedTuple):
     mean: Tensor
     """(d_in,) mean of the normalised training sample: the mean predictor of `metrics.nmse`."""
     log: dict
-    """curve_tokens, curve_error (normalised by the sample's variance), dead, seconds, peak_gib, precision."""
+    """curve_tokens, curve_error (over the sample's variance), dead, precision; seconds: this run's share of the wall
+    time of its group; peak_gib: of the group on a GPU, of the process so far on a CPU."""
 
 
 class Diverged(RuntimeError):
@@ -128,23 +132,20 @@ class _Trainee:
         self.untrained.initialise(sample)
         self.mean = sample.mean(0)
         self.variance = (sample - self.mean).square().sum(-1).mean()
-        # eps as in the paper: a larger one breaks the invariance of Adam to the scale of the loss (appendix A.1)
+        # eps of Gao et al. 2024: with gradients this small a larger one would depend on the scale of the loss
         self.optimiser = torch.optim.Adam(self.sae.parameters(), lr=run.lr, eps=6.25e-10, fused=True)
-        self.averaged = (
-            {name: torch.zeros_like(value) for name, value in self.sae.named_parameters()} if run.ema else {}
-        )
+        self.averaged = {name: torch.zeros_like(w) for name, w in self.sae.named_parameters()} if run.ema else {}
         self.silent = torch.zeros(run.d_sae, dtype=torch.int64, device=device)
-        self.steps, self.seconds = 0, 0.0
+        self.steps = 0
         self.errors: list[Tensor] = []
         self.marks = _geometric_marks(run.tokens // run.batch)
         self.window: list[Tensor] = []
 
     def step(self, x: Tensor) -> None:
-        began = time.perf_counter()
-        with torch.autocast(
-            torch.device(self.device).type, torch.bfloat16, enabled=matmul_precision(self.device) == "bf16"
-        ):
-            objective = self.sae.objective(x, dead=self.silent >= self.run.dead_after)
+        """One step of the papers' algorithm box; raises Diverged, at the latest CHECK_EVERY steps after the fact."""
+        ramp = min(1.0, (self.steps + 1) * len(x) / max(self.run.sparsity_warmup, 1))
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=_uses_bf16(self.device)):
+            objective = self.sae.objective(x, dead=self.silent >= self.run.dead_after, ramp=ramp)
         objective.loss.backward()
         self.sae.before_step()
         self.optimiser.step()
@@ -160,18 +161,19 @@ class _Trainee:
         if self.steps in self.marks:
             self.errors.append(torch.stack(self.window).mean() / self.variance)
             self.window = []
-        self.seconds += time.perf_counter() - began
 
     def _check(self, x: Tensor) -> None:
-        if not self.window[-1].isfinite():
-            good = next((f"{e.item():.4g}" for e in reversed(self.errors)), "none")
-            cause = "the activations are not finite" if not x.isfinite().all() else "the loss is not finite"
-            raise Diverged(
-                f"run {self.run.key} ({self.run.architecture}, d_sae={self.run.d_sae}, lr={self.run.lr:g}): "
-                f"{cause} at step {self.steps}; last good normalised error: {good}"
-            )
+        if all(value.isfinite().all() for value in (self.window[-1], *self.sae.parameters())):
+            return
+        cause = "the loss is not finite" if x.isfinite().all() else "the activations are not finite"
+        good = (
+            f"{self.errors[-1].item():.4g} after {self.marks[len(self.errors) - 1] * len(x):,} tokens"
+            if self.errors
+            else "none"
+        )
+        raise Diverged(f"run {_describe(self.run)}: {cause} at step {self.steps}; last good normalised error: {good}")
 
-    def finish(self) -> Trained:
+    def finish(self, seconds: float) -> Trained:
         with torch.no_grad():
             for name, value in self.averaged.items():
                 self.sae.get_parameter(name).copy_(value / (1 - self.run.ema**self.steps))
@@ -181,9 +183,9 @@ class _Trainee:
             "curve_tokens": [step * self.run.batch for step in self.marks],
             "curve_error": [round(error.item(), 6) for error in self.errors],
             "dead": (self.silent >= self.run.dead_after).float().mean().item(),
-            "seconds": round(self.seconds, 3),
+            "seconds": round(seconds, 3),
             "peak_gib": round(_peak_gib(self.device), 3),
-            "precision": matmul_precision(self.device),
+            "precision": "bf16" if _uses_bf16(self.device) else "fp32",
         }
         return Trained(self.run, self.sae.eval(), self.untrained.eval(), self.mean, log)
 
@@ -192,20 +194,26 @@ def train(runs: Sequence[Run], device: str | None = None) -> Iterator[Trained]:
     """Train every run and yield each when it is done.
 
     On a GPU, runs that read the same stream (source, batch, tokens, data_seed) are trained in lockstep on it; on a CPU
-    one after the other, so that an interruption costs at most one run. A run's result does not depend on its company.
+    one after the other, so that an interruption costs at most one run. A run's result does not depend on its company:
+    when one diverges the others go on, and Diverged is raised at the end.
     """
     device = device or default_device()
     together: dict[tuple, list[Run]] = {}
     for run in runs:
         stream = (run.source, run.normalisation, run.batch, run.tokens, run.data_seed)
         together.setdefault(stream if device == "cuda" else (run,), []).append(run)
+    failures: list[Diverged] = []
     for group in together.values():
-        yield from _train_together(group, device)
+        yield from _train_together(group, device, failures)
+    if failures:
+        raise Diverged("; ".join(map(str, failures)))
 
 
-def _train_together(runs: list[Run], device: str) -> Iterator[Trained]:
+def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> Iterator[Trained]:
     first = runs[0]
     normalise = NORMALISATIONS[first.normalisation]
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
 
     def stream(tokens: int) -> Iterator[Tensor]:
         for activations in first.source.batches(first.batch, tokens, first.data_seed, device):
@@ -213,12 +221,25 @@ def _train_together(runs: list[Run], device: str) -> Iterator[Trained]:
 
     sample = torch.cat(list(stream(max(first.batch, min(SAMPLE_TOKENS, first.tokens)))))
     if not sample.isfinite().all():
-        raise Diverged(f"run {first.key}: the activations of {first.source!r} are not finite")
+        failures.append(Diverged(f"run {_describe(first)}: the activations of {first.source!r} are not finite"))
+        return
     trainees = [_Trainee(run, sample, device) for run in runs]
+    began = time.perf_counter()
     for x in progress(stream(first.tokens), first.tokens, first.batch, _name(runs)):
-        for trainee in trainees:
-            trainee.step(x)
-    yield from (trainee.finish() for trainee in trainees)
+        for trainee in list(trainees):
+            try:
+                trainee.step(x)
+            except Diverged as failure:
+                failures.append(failure)
+                trainees.remove(trainee)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    share = (time.perf_counter() - began) / len(runs)
+    yield from (trainee.finish(share) for trainee in trainees)
+
+
+def _describe(run: Run) -> str:
+    return f"{run.architecture} d_sae={run.d_sae} sparsity={run.sparsity:g} lr={run.lr:g} seed={run.seed}"
 
 
 def progress(batches: Iterator[Tensor], tokens: int, batch: int, name: str) -> Iterator[Tensor]:
@@ -261,44 +282,40 @@ def default_device() -> str:
 
 
 @cache
-def matmul_precision(device: str) -> str:
-    """'bf16' where the hardware multiplies in it (weights, sums and Adam stay float32), else 'fp32'."""
+def _uses_bf16(device: str) -> bool:
+    """Whether matrix products are made in bfloat16: where the hardware does so (weights, sums and Adam stay float32)."""
     if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    with contextlib.suppress(AttributeError):  # the two names of the question in different torch releases
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-    return "fp32"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    with contextlib.suppress(AttributeError):  # private names, absent from some releases of torch
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+ESTIMATE_ELEMENTS = 2**23  # latents per timed step: enough to be compute-bound, little enough to fit anywhere
 
 
 @cache
-def _seconds_per_step(
-    architecture_name: str, options: tuple, d_in: int, d_sae: int, sparsity: float, batch: int, device: str
+def _seconds_per_token(
+    name: str, options: tuple, d_in: int, d_sae: int, sparsity: float, batch: int, device: str
 ) -> float:
-    source = Gaussian(d_in)
+    batch = min(batch, max(ESTIMATE_ELEMENTS // d_sae, 16))
     run = Run(
-        source,
-        architecture_name,
-        d_sae,
-        sparsity,
-        tokens=4 * batch,
-        batch=batch,
-        lr=1e-4,
-        dead_after=10**9,
-        options=options,
+        Gaussian(d_in), name, d_sae, sparsity, tokens=4 * batch, batch=batch, lr=1e-4, dead_after=10**9, options=options
     )
-    x = next(source.batches(batch, batch, seed=0, device=device))
+    x = next(run.source.batches(batch, batch, seed=0, device=device))
     trainee = _Trainee(run, x, device)
-    for _ in range(4):
-        before = trainee.seconds
+    for last in (False, False, False, True):
+        if last and device == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
         trainee.step(x)
     if device == "cuda":
         torch.cuda.synchronize()
-    return trainee.seconds - before
+    return (time.perf_counter() - began) / batch
 
 
 def estimate_seconds(run: Run, device: str | None = None) -> float:
-    """Training time of a run on this machine, from a few timed steps at its size (harvest and evaluation excluded)."""
-    per_step = _seconds_per_step(
-        run.architecture, run.options, run.source.d_in, run.d_sae, run.sparsity, run.batch, device or default_device()
-    )
-    return per_step * (run.tokens // run.batch)
+    """Training time of a run on this machine, from a timed step at its size, a large batch scaled down (harvest and
+    evaluation excluded)."""
+    size = (run.source.d_in, run.d_sae, run.sparsity, run.batch)
+    return run.tokens * _seconds_per_token(run.architecture, run.options, *size, device or default_device())

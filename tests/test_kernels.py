@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from replication import kernels
 from replication.kernels import sparse_decode, topk_encode
 
 SHAPES = [(7, 5, 11, 3), (1, 3, 4, 1), (5, 4, 6, 6), (64, 16, 33, 2)]  # batch, d_in, d_sae, k
@@ -24,9 +25,11 @@ def dense(x, rows, bias, k):
     return torch.zeros_like(pre).scatter(-1, top.indices, top.values) @ rows
 
 
+@pytest.mark.parametrize("route", ["dense", "gather"])
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("batch, d_in, d_sae, k", SHAPES)
-def test_values_and_gradients_equal_dense_autograd(batch, d_in, d_sae, k, skewed):
+def test_values_and_gradients_equal_dense_autograd(batch, d_in, d_sae, k, skewed, route, monkeypatch):
+    monkeypatch.setattr(kernels, "DENSE_BELOW", 512 if route == "dense" else 0)
     leaves = inputs(batch, d_in, d_sae, skewed)
     x, rows, bias = leaves
     values, indices = topk_encode(x, rows, bias, k)

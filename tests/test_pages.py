@@ -16,7 +16,7 @@ def test_an_unknown_preset_stops_a_page_at_once():
 def test_a_table_shows_mean_and_spread_with_definitions():
     rows = pd.DataFrame({"d_sae": [8, 8, 16], "nmse": [0.1, 0.3, 0.5], "l0": [4.0, 4.0, 4.0]})
     shown = pages.table_of(rows, ["d_sae"], ["nmse", "l0"]).data
-    assert "0.200 ± 0.100" in shown and "<td>4.000</td>" in shown and "mean predictor: 1" in shown
+    assert "0.200 ± 0.100" in shown and "<td>4.00</td>" in shown and "mean predictor: 1" in shown
 
 
 def test_every_verdict_has_a_colour_dark_enough_for_white_text():

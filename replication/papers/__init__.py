@@ -1,10 +1,12 @@
 """One file per paper: citation, presets, measurements, claims. A new paper is a new file and one line here."""
 
+import sys
 from types import ModuleType
 
 from replication.activations import LanguageModelActivations, harvest
 from replication.papers import gao2024
-from replication.results import Study, compute, missing
+from replication.results import Study, compute, duration, estimate, missing
+from replication.train import default_device
 
 PAPERS: dict[str, ModuleType] = {gao2024.KEY: gao2024}
 
@@ -28,6 +30,14 @@ def run(key: str | None, preset: str, *, recompute_stale: bool = False) -> int:
     The activations that any study needs are harvested first, so that each language model runs once over its corpus.
     """
     todo = {study: missing(study, preset, recompute_stale=recompute_stale) for study in studies(key)}
-    sources = (one.source for runs in todo.values() for one in runs)
-    harvest([source for source in sources if isinstance(source, LanguageModelActivations)])
+    runs = {one: None for runs in todo.values() for one in runs}
+    if not runs:
+        return 0
+    print(
+        f"{len(runs)} runs to train, about {duration(estimate(runs))} on this {default_device()}, after the "
+        "activations that they read are harvested",
+        file=sys.stderr,
+        flush=True,
+    )
+    harvest([one.source for one in runs if isinstance(one.source, LanguageModelActivations)])
     return sum(compute(study, preset, recompute_stale=recompute_stale) for study in todo)

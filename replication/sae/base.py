@@ -38,8 +38,8 @@ class SAE(nn.Module, abc.ABC):
     """latents = sparsify((x - b_dec) W_enc + b_enc),   recon = latents W_dec + b_dec.
 
     Shapes: W_enc (d_in, d_sae), b_enc (d_sae,), W_dec (d_sae, d_in), b_dec (d_in,): those of SAELens. Rows of W_dec are
-    kept at unit norm, the part of their gradient along themselves is removed (Gao et al. 2024, appendix A.1), and W_enc
-    starts as the transpose of W_dec unless `tied_init` is off. W_enc is stored latent-major: one latent is one
+    kept at unit norm, the part of their gradient along themselves is removed (Gao et al. 2024), and W_enc starts as the
+    transpose of W_dec unless `tied_init` is off. W_enc is stored latent-major: one latent is one
     contiguous row of memory.
 
     `sparsity` is the architecture's one dial; `generator` draws the initial weights, U(-1, 1)/sqrt(d_in) as in the
@@ -83,8 +83,11 @@ class SAE(nn.Module, abc.ABC):
         """Pre-activations to latents: the one step in which architectures differ."""
 
     @abc.abstractmethod
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"]) -> Objective:
-        """The training loss on a batch of normalised activations; `dead` marks latents silent for long."""
+    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+        """The training loss on a batch of normalised activations.
+
+        `dead` marks latents silent for long; `ramp`, from 0 to 1, is how much of a sparsity penalty counts yet.
+        """
 
     def pre(self, x: Float[Tensor, "batch {self.d_in}"]) -> Float[Tensor, "batch {self.d_sae}"]:
         return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
@@ -108,13 +111,15 @@ class SAE(nn.Module, abc.ABC):
     def initialise(self, x: Float[Tensor, "n {self.d_in}"]) -> None:
         """Start from a sample of normalised activations: b_dec at its geometric median, W_enc at a scale that fits it.
 
-        The scale is the least-squares factor of recon - b_dec on x - b_dec, so that the first reconstruction is neither
-        too long nor too short (Gao et al. 2024, appendix A.1, match norms on random vectors instead).
+        An encoder that starts as the decoder's transpose is multiplied, once, by the least-squares factor of
+        recon - b_dec on x - b_dec. One that starts on its own has no such factor (its first reconstructions are
+        unrelated to x) and keeps its magnitude. Gao et al. 2024 match norms instead and find no effect.
         """
         self.b_dec.copy_(geometric_median(x))
-        first = x[:4096]
-        recon, target = self(first).recon - self.b_dec, first - self.b_dec
-        self.W_enc.mul_(((recon * target).sum() / recon.square().sum()).clamp(min=1e-3))
+        if self.tied_init:
+            first = x[:4096]
+            recon, target = self(first).recon - self.b_dec, first - self.b_dec
+            self.W_enc.mul_((recon * target).sum() / recon.square().sum().clamp(min=1e-12))
 
     @torch.no_grad()
     def before_step(self) -> None:

@@ -16,8 +16,8 @@ class ReLU(SAE):
     def sparsify(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
         return torch.relu(pre)
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"]) -> Objective:
+    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
         recon, latents = self(x)
         error = squared_error(x, recon)
         penalty = latents.sum(0).sum(dtype=x.dtype) / len(x)
-        return Objective(error + self.sparsity * penalty, error.detach(), latents.detach().amax(0) > 0)
+        return Objective(error + ramp * self.sparsity * penalty, error.detach(), latents.detach().amax(0) > 0)

@@ -1,4 +1,4 @@
-"""TopK with the auxiliary loss for dead latents (Gao et al. 2024, sec. 2.3 and appendix A.2)."""
+"""TopK with the auxiliary loss for dead latents (Gao et al. 2024)."""
 
 import torch
 
@@ -42,7 +42,7 @@ class TopK(SAE):
         super().initialise(x)
         self.scale.copy_((x - x.mean(0)).square().sum(-1).mean())
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"]) -> Objective:
+    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
         centred = x - self.b_dec
         values, indices = topk_encode(centred, self.W_enc.T, self.b_enc, self.k)
         values = values.relu()
@@ -59,8 +59,8 @@ class TopK(SAE):
     ) -> Float[Tensor, ""]:
         """AuxK: |e - e_hat|^2 / |e - mean e|^2, e the detached residual, e_hat from the top k_aux *dead* latents.
 
-        e_hat is decoded without b_dec (the residual already lacks it), and a non-finite value counts as 0
-        (Gao et al. 2024, appendix A.2).
+        e_hat is decoded without b_dec, which the residual already lacks. (The released code of Gao et al. 2024 adds it
+        on both sides, which lets the term push b_dec.)
         """
         candidates = dead.nonzero().squeeze(-1)
         values, indices = topk_encode(
@@ -68,4 +68,4 @@ class TopK(SAE):
         )
         explained = sparse_decode(values.relu(), indices, self.W_dec[candidates])
         spread = (residual - residual.mean(0)).square().sum(-1).mean()
-        return (squared_error(residual, explained) / spread).nan_to_num(0.0, 0.0, 0.0)
+        return squared_error(residual, explained) / spread.clamp(min=torch.finfo(spread.dtype).tiny)
