@@ -37,10 +37,14 @@ test: setup  ## lint, unit and contract tests, the book at smoke size, its noteb
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(SMOKE)
 
+bench: setup  ## time a training step, ours and plain autograd, into benchmarks/results
+	$(BIN)/python benchmarks/train_step.py
+
 lock: setup  ## write requirements.lock from what .venv holds
-	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements.lock
+	echo "# From a CPU build of torch: with a GPU build pip adds the CUDA packages that this torch asks for." > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' >> requirements.lock
 
 clean:  ## remove everything generated but the environment
 	rm -rf _build data/cache
 
-.PHONY: help setup book page notebooks site models test lock clean
+.PHONY: help setup book page notebooks site models test bench lock clean

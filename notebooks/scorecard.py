@@ -27,22 +27,22 @@ pages.open_page(preset)
 # |---|---|
 # | **replicated** | the rule holds, and so does its 95 % interval over seeds |
 # | **partly** | the sign is the claimed one, but the interval or the scope falls short |
-# | **not replicated** | the sign is not the claimed one |
-# | **void** | a pre-check of the rule failed: runs that are not done, unmatched L0, nothing to measure |
+# | **not replicated** | the sign is reversed, with its interval |
+# | **void** | the rows cannot decide: a pre-check of the rule failed (runs that are not done, unmatched L0, nothing to measure), or the interval around a reversed sign reaches over zero |
 # | **not tested** | no evidence in the table, or outside the scope of this book; the reason is given |
 #
 # Three conventions keep these words honest.
 #
-# - **Missing evidence is never a pass.** A rule that finds no rows, too few seeds or no matched settings ends as
-#   *not tested*.
+# - **Missing evidence is never a pass.** A claim whose rows are not all there, come from too few seeds or mix subjects
+#   ends as *not tested*.
 # - **A smoke run never gives a verdict.** Its runs are so short that their numbers show only that the code works. On a
 #   page built with the smoke preset, a verdict can come only from rows that a larger preset has stored.
 # - **A verdict holds for its subject.** The column *Evidence* names the language model, the preset and the number of
 #   seeds. A verdict on a small model says nothing about a large one. Where `gpu` rows give a verdict, they go before
 #   `cpu` rows.
 #
-# *Ours* is the rule's statistic with its interval. Its unit is the one that the rule names, so numbers of different
-# claims cannot be compared. *Stale* behind a verdict means that the code has changed since its rows were computed
+# *Ours* is the rule's statistic with its 95 % interval, Student's $t$ over seeds; the page of the paper says what the
+# statistic is, and numbers of different claims cannot be compared. *Stale* behind a verdict means that the code has changed since its rows were computed
 # ({doc}`more on that <status>`).
 #
 # ## All claims

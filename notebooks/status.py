@@ -60,7 +60,7 @@ pages.stored_rows(preset)
 # ## The machine that built this page
 
 # %% tags=["remove-input"]
-pages.facts(results.provenance())
+pages.facts(results.machine())
 
 # %% [markdown]
 # Rows may come from other machines. The last table of each paper's page says which.

@@ -1,7 +1,7 @@
 """Activation sources: a width and a seeded stream of activations, whatever is behind it.
 
 `LanguageModelActivations` names a model, a hook point and a corpus; `harvest` fills the disk cache of several of them
-in one pass of the model. `Gaussian` needs no model (Gao et al. 2024, appendix A.5, and tests).
+in one pass of the model. `Gaussian` needs no model (the control of Gao et al. 2024, and tests).
 """
 
 import abc

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from tokenizers import Tokenizer
 
-from replication import papers
+from replication import language_models, papers
 from replication.claims import scorecard as judge_all
+from replication.corpora import PythonSource
 from replication.paths import MODELS
 from replication.results import check_preset, duration, estimate, missing, table
 from replication.train import default_device
@@ -108,6 +109,7 @@ def snapshot(preset: Preset = "cpu") -> None:
         for study in papers.studies():
             committed = study.path(preset, committed=True)
             if (path := study.path(preset)).exists() and path != committed:
+                committed.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, committed)
         pages.write_readme()
 
@@ -143,9 +145,6 @@ def models(
     tokens: Annotated[int | None, typer.Option(help="training tokens; the recipe's when left out")] = None,
 ) -> None:
     """List the embedded language models, or retrain one and compare it with the stored one."""
-    from replication import language_models
-    from replication.corpora import PythonSource
-
     with _one_line_errors():
         if train is None:
             for row in language_models.embedded():

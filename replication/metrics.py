@@ -53,7 +53,7 @@ def cosine(x: Float[Tensor, "n d_in"], recon: Float[Tensor, "n d_in"]) -> Float[
 def shrinkage(x: Float[Tensor, "n d_in"], recon: Float[Tensor, "n d_in"]) -> Float[Tensor, ""]:
     """Relative reconstruction bias: E|recon|^2 / E[recon . x], for x and recon measured from the SAE's `b_dec`.
 
-    The reconstruction is best when divided by this number (Rajamanoharan et al. 2024a, Gated SAEs, sec. 3.2):
+    The reconstruction is best when divided by this number (Rajamanoharan et al. 2024, Gated SAEs):
     1 = unbiased, below 1 = the SAE shrinks its reconstructions.
     """
     return recon.square().sum() / (recon * x).sum()

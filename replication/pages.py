@@ -129,10 +129,13 @@ def write_readme() -> None:
 
 
 def readme_scorecard() -> str:
-    """The scorecard of the committed rows as a Markdown table; a `cpu` verdict is labelled so in its evidence."""
+    """The scorecard of the committed rows as a Markdown table; a `cpu` verdict is labelled so in its evidence.
+
+    Staleness is left to `replicate status`: the table is a record of the rows that were committed.
+    """
     lines = ["| claim | verdict | | ours [95 %] | evidence |", "|---|---|---|---|---|"]
     lines += [
-        f"| {v.claim} | **{v.verdict}** | {v.statement} | {number(v)} | {evidence(v)} |"
+        f"| {v.claim} | **{v.verdict}** | {v.statement} | {number(v)} | {evidence(v._replace(stale=False))} |"
         for paper in papers.PAPERS.values()
         for v in scorecard(paper.CLAIMS, "cpu", committed=True)
     ]

@@ -200,11 +200,12 @@ def _plain(value):
 
 def provenance() -> dict:
     """When, by which commit, on what: the same for every row of a process but for the time."""
-    return {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")} | _machine()
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")} | machine()
 
 
 @cache
-def _machine() -> dict:
+def machine() -> dict:
+    """Commit, hardware and versions of this process."""
     return {
         "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain", "--", "replication")),

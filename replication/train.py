@@ -283,7 +283,7 @@ def default_device() -> str:
 
 @cache
 def _uses_bf16(device: str) -> bool:
-    """Whether matrix products are made in bfloat16: where the hardware does so (weights, sums and Adam stay float32)."""
+    """Whether matrix products are made in bfloat16: where the hardware can (weights, sums and Adam stay float32)."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     with contextlib.suppress(AttributeError):  # private names, absent from some releases of torch

@@ -108,7 +108,8 @@ def test_the_manifest_says_what_it_holds(corpus):
     stored.heldout()
     manifest = json.loads((stored.folder / "manifest.json").read_text())
     assert manifest["source"] == repr(stored) and manifest["dtype"] == "bfloat16"
-    assert stored.provenance().items() <= manifest.items()
+    assert stored.fingerprints().items() <= manifest.items()
+    assert stored.provenance()["stored_tokens"] == manifest["rows"]["train"] == 160
 
 
 @pytest.mark.parametrize("field, value", [("tokens", 3), ("heldout_tokens", 3), ("skip_first", 16), ("skip_first", -1)])

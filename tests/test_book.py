@@ -73,3 +73,10 @@ def test_the_smoke_site_was_built_whole():
         pytest.skip("the smoke book is not built: run `make test`")
     for page in book._contents(ROOT):
         assert (site / f"{page}.html").stat().st_size > 5000, page
+    for path in (BUILD / "smoke" / "source" / "book").glob("*.ipynb"):  # nbval passes a notebook without outputs
+        shown = [
+            cell
+            for cell in nbformat.read(path, as_version=4).cells
+            if cell.cell_type == "code" and "remove-input" in cell.metadata.get("tags", [])
+        ]
+        assert shown and all(cell.outputs for cell in shown), path.name

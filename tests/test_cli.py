@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from replication import cli, results
+from replication import cli, language_models, pages, results
 from replication.papers import studies
 
 
@@ -77,3 +77,64 @@ def test_a_corrupted_table_stops_with_its_line(empty_store):
 
 def test_models_are_listed():
     assert "pygpt-2m" in invoke("models").stdout
+
+
+def store(preset: str, rows: list[dict]) -> None:
+    """Rows in the place where the preset's first study keeps them."""
+    for row in rows:
+        results.append(studies()[0].path(preset), row)
+
+
+def toy_rows(preset: str = "cpu") -> list[dict]:
+    study = studies()[0]
+    measured = {"nmse": 0.5, "l0": 4.0, "nmse_pca": 0.6, "nmse_untrained": 0.9, "dead": 0.0, "seconds": 1.0}
+    measured |= {"curve_tokens": [1, 2], "curve_error": [0.9, 0.5]}
+    return [
+        {"key": study.key(run), "code": study.code(run), "d_sae": run.d_sae, "architecture": run.architecture}
+        | {"sparsity": run.sparsity, "seed": run.seed, "tied_init": True, "options": "()", "source": repr(run.source)}
+        | run.source.fingerprints()
+        | measured
+        for run in study.runs(preset)
+    ]
+
+
+def test_show_draws_a_figure_from_stored_rows(empty_store):
+    store("smoke", toy_rows("smoke"))
+    target = empty_store / "figure.png"
+    assert invoke("show", "frontier", "--preset", "smoke", "--out", str(target)).exit_code == 0
+    assert target.stat().st_size > 10_000
+    missing = invoke("show", "frontier", "--preset", "smoke", "--out", str(empty_store / "nowhere" / "figure.png"))
+    assert missing.exit_code == 2 and "nowhere" in missing.stderr
+
+
+def test_status_sees_rows_of_changed_code(empty_store):
+    rows = toy_rows("smoke")
+    store("smoke", [rows[0] | {"code": "0" * 12}, *rows[1:-1]])
+    frontier = json.loads(invoke("status", "--preset", "smoke", "--json").stdout.splitlines()[0])
+    assert (frontier["stored"], frontier["stale"], frontier["missing"]) == (len(rows) - 1, 1, 1)
+
+
+def test_snapshot_copies_rows_and_rewrites_the_readme(empty_store, monkeypatch):
+    monkeypatch.setattr(pages, "ROOT", empty_store)
+    (empty_store / "README.md").write_text("before\n<!-- scorecard: x -->\nold\n<!-- end of scorecard -->\nafter\n")
+    store("cpu", toy_rows()[:1])
+    assert invoke("snapshot", "--preset", "cpu").exit_code == 0
+    assert studies()[0].path("cpu", committed=True).read_text() == studies()[0].path("cpu").read_text()
+    text = (empty_store / "README.md").read_text()
+    assert (
+        text.startswith("before\n<!-- scorecard: x -->\n| claim |") and text.endswith("after\n") and "old" not in text
+    )
+    assert "gao2024-C1 | **not tested**" in text
+
+
+def test_retraining_is_offered_for_known_models_and_its_loss_is_compared(monkeypatch):
+    asked = {}
+
+    def train(name, text, tokens):
+        asked.update(name=name, tokens=tokens)
+        return {"name": name, "tokens": 10_000_000, "val_loss": 5.0}
+
+    monkeypatch.setattr(language_models, "train", train)
+    monkeypatch.setattr(cli.PythonSource, "build", lambda self, tokenizer: None)
+    done = invoke("models", "--train", "pygpt-0.5m", "--tokens", "1000")
+    assert asked == {"name": "pygpt-0.5m", "tokens": 1000} and "the stored curve has" in done.stdout

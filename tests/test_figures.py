@@ -31,6 +31,7 @@ def frontier_table() -> pd.DataFrame:
                 "sparsity": dial,
                 "l0": l0 * (1 + 0.1 * seed),
                 "nmse": 1 / l0,
+                "dead": 0.0,
                 "nmse_untrained": 0.9,
                 "nmse_pca": 0.5,
                 "curve_tokens": [10, 100],

@@ -16,6 +16,7 @@ class Toy:
 
 
 DONE = []
+CORPUS = [""]
 
 
 def measure(runs):
@@ -23,7 +24,7 @@ def measure(runs):
         DONE.append(run.x)
         if run.x == 99:
             raise KeyboardInterrupt
-        yield run, {"y": run.x**2, "bad": float("nan"), "seconds": 0.5}
+        yield run, {"y": run.x**2, "seconds": 0.5}
 
 
 def other_measure(runs):
@@ -52,7 +53,7 @@ def test_rows_are_computed_once_and_read_back():
     assert compute(study(1, 2), "cpu", report=quiet) == 2
     assert compute(study(1, 2), "cpu", report=quiet) == 0
     found = table(study(1, 2), "cpu")
-    assert found.y.tolist() == [1, 4] and found.bad.isna().all() and not found.stale.any()
+    assert found.y.tolist() == [1, 4] and not found.stale.any()
     assert {"key", "preset", "commit", "dirty", "device", "torch", "date", "code"} <= set(found.columns)
 
 
@@ -80,6 +81,15 @@ def test_a_torn_last_line_is_dropped_and_cut_off_by_the_next_row():
     assert len(read(path)) == 1
     compute(study(1, 2), "cpu", report=quiet)
     assert [json.loads(line)["y"] for line in path.read_text().splitlines()] == [1, 4]
+
+
+def test_a_measurement_that_is_not_finite_is_refused_by_name():
+    def broken(runs):
+        yield from ((run, {"y": 1.0 / run.x, "nmse": float("nan") if run.x == 2 else 0.5}) for run in runs)
+
+    with pytest.raises(ValueError, match=r"nmse is nan for Toy\(x=2"):
+        compute(study(1, 2, measure=broken), "cpu", report=quiet)
+    assert table(study(1, 2, measure=broken), "cpu").nmse.tolist() == [0.5]
 
 
 @pytest.mark.parametrize("line", ["not json", "[1, 2]", '{"y": 1}'])
@@ -110,6 +120,22 @@ def test_changed_code_makes_rows_stale_and_they_are_recomputed_on_request(monkey
     assert missing(study(1, 2), "cpu") == []
     assert compute(study(1, 2), "cpu", recompute_stale=True, report=quiet) == 2
     assert not table(study(1, 2), "cpu").stale.any() and len(table(study(1, 2), "cpu")) == 2
+
+
+def test_rows_of_another_subject_or_text_are_stale_on_the_machine_that_made_them():
+    @dataclass(frozen=True)
+    class Source:
+        def fingerprints(self):
+            return {"corpus_fingerprint": CORPUS[0]}
+
+    run = type("WithSource", (), {"source": Source()})()
+    row = {"code": "c", "corpus_fingerprint": "old"}
+    one = study(1)
+    object.__setattr__(one, "code", lambda run: "c")
+    CORPUS[:] = ["old"]
+    assert not one.is_stale(run, row, committed=False)
+    CORPUS[:] = ["new"]
+    assert one.is_stale(run, row, committed=False) and not one.is_stale(run, row, committed=True)
 
 
 def test_studies_share_a_row_only_when_they_measure_the_same():

@@ -51,7 +51,7 @@ def test_seeds_decide_and_company_does_not():
     assert not torch.equal(weights(RUN), weights(replace(RUN, seed=1)))
     assert not torch.equal(weights(RUN), weights(replace(RUN, data_seed=1)))
     other = replace(RUN, sparsity=2)
-    together = {trained.run: trained.sae.W_dec for trained in training._train_together([other, RUN], "cpu")}
+    together = {trained.run: trained.sae.W_dec for trained in training._train_together([other, RUN], "cpu", [])}
     assert torch.equal(together[RUN], weights(RUN)) and torch.equal(together[other], weights(other))
 
 
@@ -119,6 +119,30 @@ def test_equal_runs_are_one_run():
 
 def test_an_estimate_grows_with_the_tokens():
     assert 0 < estimate_seconds(RUN) * 9.9 < estimate_seconds(replace(RUN, tokens=20480))
+
+
+def test_the_penalty_grows_over_the_warm_up(monkeypatch):
+    seen = []
+    real = training.architecture("relu").objective
+
+    def objective(self, x, dead, ramp=1.0):
+        seen.append(ramp)
+        return real(self, x, dead, ramp)
+
+    monkeypatch.setattr(training.architecture("relu"), "objective", objective)
+    list(train([replace(RUN, architecture="relu", sparsity=0.1, tokens=6 * 64, sparsity_warmup=4 * 64)]))
+    assert seen == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_one_divergence_does_not_take_the_others_along():
+    broken = replace(RUN, lr=1e30)
+    done, failure = [], None
+    try:
+        for trained in train([broken, RUN]):
+            done.append(trained.run)
+    except Diverged as error:
+        failure = str(error)
+    assert done == [RUN] and "lr=1e+30" in failure
 
 
 def test_marks_are_geometric_and_end_at_the_last_step():

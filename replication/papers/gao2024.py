@@ -203,8 +203,8 @@ def topk_beats_relu(rows: pd.DataFrame) -> Evidence:
         mean,
         low,
         high,
-        f"TopK has the lower NMSE at {100 * (matched.gap > 0).mean():.0f} % of the matched L0 points; one more doubling "
-        f"of tokens would shift the gap by about {doubling_shift(rows):+.2f}",
+        f"TopK has the lower NMSE at {100 * (matched.gap > 0).mean():.0f} % of the matched L0 points; one more "
+        f"doubling of tokens would shift the gap by about {doubling_shift(rows):+.2f}",
     )
 
 
@@ -274,7 +274,8 @@ CLAIMS = (
         rule=(
             "NMSE of TopK below NMSE of ReLU (interpolated in log-log) at 80 % or more of the matched L0 points in "
             "each seed, and the mean log-ratio above 0 with its interval. Void if fewer than half of the L0 points are "
-            "matched by ReLU runs with at most 50 % dead latents, or if one more doubling of tokens would close the gap."
+            "matched by ReLU runs with at most 50 % dead latents, or if one more doubling of tokens would close the "
+            "gap."
         ),
         published="TopK below ReLU at every L0 shown (Fig. 2a: GPT-2 small, n = 32,768)",
         statistic="mean of ln(NMSE ReLU / NMSE TopK)",
@@ -294,8 +295,8 @@ CLAIMS = (
         id="gao2024-C13",
         statement="Starting the encoder as the decoder's transpose reduces dead latents and error.",
         rule=(
-            "Dead share and NMSE, each a mean over AuxK on and off, both lower than with an independent initialisation, "
-            "with their intervals. Void if fewer than 1 % of latents die under any condition."
+            "Dead share and NMSE, each a mean over AuxK on and off, both lower than with an independent "
+            "initialisation, with their intervals. Void if fewer than 1 % of latents die under any condition."
         ),
         published="clearly better MSE (Fig. 16)",
         statistic="NMSE independent - NMSE transpose, mean over AuxK on and off",
