@@ -42,7 +42,8 @@ pages.open_page(preset)
 #   `cpu` rows.
 #
 # *Ours* is the rule's statistic with its 95 % interval, Student's $t$ over seeds; the page of the paper says what the
-# statistic is, and numbers of different claims cannot be compared. *Stale* behind a verdict means that the code has changed since its rows were computed
+# statistic is, and numbers of different claims cannot be compared. *Stale* behind a verdict means that the code has
+# changed since its rows were computed
 # ({doc}`more on that <status>`).
 #
 # ## All claims

@@ -24,6 +24,7 @@ CONTROL, PUBLISHED = "#8a8a8a", "#111111"
 def _panels(count: int, **kwargs) -> tuple[Figure, list]:
     plt.style.use(STYLE)
     figure, axes = plt.subplots(1, count, squeeze=False, **kwargs)
+    plt.close(figure)  # out of pyplot's list: a notebook shows the returned figure once, not twice
     return figure, list(axes[0])
 
 
