@@ -62,8 +62,8 @@ pages.open_page(preset)
 # ```{literalinclude} ../replication/sae/topk.py
 # :pyobject: TopK.objective
 # ```
-# ```{literalinclude} ../replication/sae/topk.py
-# :pyobject: TopK.auxiliary_loss
+# ```{literalinclude} ../replication/sae/auxk.py
+# :pyobject: auxiliary_loss
 # ```
 #
 # Inputs are preprocessed as in the paper: from each token its mean over dimensions is subtracted, then it is divided by

@@ -6,6 +6,7 @@ import torch
 from replication import sae as library
 from replication.activations import Gaussian
 from replication.sae import ARCHITECTURES, SAE, ReLU, TopK, geometric_median
+from replication.sae.auxk import auxiliary_loss
 from replication.train import Run
 
 D_IN, D_SAE, BATCH = 6, 16, 24
@@ -132,7 +133,7 @@ def test_relu_by_hand():
 def test_topk_keeps_the_k_largest_and_no_negative():
     sae = TopK(3, 4, 2)
     pre = torch.tensor([[4.0, 1.0, 3.0, 2.0], [-1.0, -2.0, 5.0, -3.0]])
-    assert sae.sparsify(pre).tolist() == [[4, 0, 3, 0], [0, 0, 5, 0]]
+    assert sae.sparsify(pre, torch.zeros(2, 3)).tolist() == [[4, 0, 3, 0], [0, 0, 5, 0]]
 
 
 def test_topk_objective_equals_the_dense_equation():
@@ -182,7 +183,7 @@ class TestAuxK:
         assert off.objective(self.x, everything).loss == off.objective(self.x, NONE_DEAD).loss
 
     def test_a_perfect_reconstruction_adds_nothing_that_is_not_a_number(self):
-        loss = self.sae.auxiliary_loss(self.x, torch.zeros_like(self.x), self.dead)
+        loss = auxiliary_loss(self.sae, self.x, torch.zeros_like(self.x), self.dead, 2)
         loss.backward()
         assert loss.isfinite() and self.sae.W_dec.grad.isfinite().all() and self.sae.W_enc.grad.isfinite().all()
 

@@ -42,7 +42,7 @@ class SAE(nn.Module, abc.ABC):
     transpose of W_dec unless `tied_init` is off. W_enc is stored latent-major: one latent is one
     contiguous row of memory.
 
-    `sparsity` is the architecture's one dial; `generator` draws the initial weights, U(-1, 1)/sqrt(d_in) as in the
+    `unit_norm=False` leaves their norms free. `sparsity` is the architecture's one dial; `generator` draws the initial weights, U(-1, 1)/sqrt(d_in) as in the
     released code; `normalisation` names what was done to the activations before the SAE sees them (it is saved with
     the weights). A subclass supplies `sparsify` and `objective`.
     """
@@ -55,6 +55,7 @@ class SAE(nn.Module, abc.ABC):
         *,
         generator: torch.Generator | None = None,
         tied_init: bool = True,
+        unit_norm: bool = True,
         normalisation: str = "none",
     ):
         super().__init__()
@@ -66,7 +67,7 @@ class SAE(nn.Module, abc.ABC):
         if normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation must be one of {sorted(NORMALISATIONS)}, got {normalisation!r}")
         self.d_in, self.d_sae, self.sparsity = d_in, d_sae, sparsity
-        self.tied_init, self.normalisation = tied_init, normalisation
+        self.tied_init, self.unit_norm, self.normalisation = tied_init, unit_norm, normalisation
 
         def draw() -> Tensor:
             return (torch.rand(d_sae, d_in, generator=generator) * 2 - 1) / d_in**0.5
@@ -79,8 +80,10 @@ class SAE(nn.Module, abc.ABC):
         self.b_dec = nn.Parameter(torch.zeros(d_in))
 
     @abc.abstractmethod
-    def sparsify(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        """Pre-activations to latents: the one step in which architectures differ."""
+    def sparsify(
+        self, pre: Float[Tensor, "batch d_sae"], centred: Float[Tensor, "batch d_in"]
+    ) -> Float[Tensor, "batch d_sae"]:
+        """Pre-activations to latents: the one step in which architectures differ. `centred` is x - b_dec."""
 
     @abc.abstractmethod
     def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
@@ -93,7 +96,7 @@ class SAE(nn.Module, abc.ABC):
         return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
 
     def encode(self, x: Float[Tensor, "batch {self.d_in}"]) -> Float[Tensor, "batch {self.d_sae}"]:
-        return self.sparsify(self.pre(x))
+        return self.sparsify(self.pre(x), x - self.b_dec)
 
     def decode(self, latents: Float[Tensor, "batch {self.d_sae}"]) -> Float[Tensor, "batch {self.d_in}"]:
         return torch.addmm(self.b_dec, latents, self.W_dec)
@@ -124,18 +127,22 @@ class SAE(nn.Module, abc.ABC):
     @torch.no_grad()
     def before_step(self) -> None:
         """Remove from the gradient of each decoder row its component along the row: g - (g . d) d."""
-        g, d = self.W_dec.grad, self.W_dec
-        g.sub_((g * d).sum(-1, keepdim=True) * d)
+        if self.unit_norm:
+            g, d = self.W_dec.grad, self.W_dec
+            g.sub_((g * d).sum(-1, keepdim=True) * d)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Put the decoder rows back on the unit sphere."""
-        self.W_dec.copy_(unit_rows(self.W_dec))
+        if self.unit_norm:
+            self.W_dec.copy_(unit_rows(self.W_dec))
 
     def config(self) -> dict:
         """The constructor's arguments, by name, as this SAE holds them."""
         names = [name for name in inspect.signature(type(self)).parameters if name not in ("generator", "kwargs")]
-        return {name: getattr(self, name) for name in dict.fromkeys([*names, "tied_init", "normalisation"])}
+        return {
+            name: getattr(self, name) for name in dict.fromkeys([*names, "tied_init", "unit_norm", "normalisation"])
+        }
 
     def save(self, path: Path) -> None:
         """Weights and constructor arguments in one safetensors file."""

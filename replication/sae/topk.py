@@ -3,6 +3,7 @@
 import torch
 
 from replication.kernels import sparse_decode, topk_encode
+from replication.sae.auxk import auxiliary_loss, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Bool, Float, Tensor
 
@@ -31,10 +32,10 @@ class TopK(SAE):
             raise ValueError(f"aux_coefficient must not be negative, got {aux_coefficient}")
         self.k = int(sparsity)
         self.aux_coefficient = aux_coefficient
-        self.k_aux = 2 ** round(torch.tensor(max(d_in / 2, 1)).log2().item()) if k_aux is None else k_aux
+        self.k_aux = default_k_aux(d_in) if k_aux is None else k_aux
         self.register_buffer("scale", torch.ones(()))
 
-    def sparsify(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         top = pre.topk(self.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
 
@@ -50,22 +51,6 @@ class TopK(SAE):
         error = squared_error(x, recon)
         loss = error / self.scale
         if self.aux_coefficient and dead.any():
-            loss = loss + self.aux_coefficient * self.auxiliary_loss(centred, (x - recon).detach(), dead)
+            loss = loss + self.aux_coefficient * auxiliary_loss(self, centred, x - recon, dead, self.k_aux)
         fired = torch.zeros_like(dead).index_fill_(0, indices[values > 0], True)
         return Objective(loss, error.detach(), fired)
-
-    def auxiliary_loss(
-        self, centred: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"]
-    ) -> Float[Tensor, ""]:
-        """AuxK: |e - e_hat|^2 / |e - mean e|^2, e the detached residual, e_hat from the top k_aux *dead* latents.
-
-        e_hat is decoded without b_dec, which the residual already lacks. (The released code of Gao et al. 2024 adds it
-        on both sides, which lets the term push b_dec.)
-        """
-        candidates = dead.nonzero().squeeze(-1)
-        values, indices = topk_encode(
-            centred, self.W_enc.T[candidates], self.b_enc[candidates], min(self.k_aux, len(candidates))
-        )
-        explained = sparse_decode(values.relu(), indices, self.W_dec[candidates])
-        spread = (residual - residual.mean(0)).square().sum(-1).mean()
-        return squared_error(residual, explained) / spread.clamp(min=torch.finfo(spread.dtype).tiny)

@@ -1,0 +1,35 @@
+"""AuxK: latents that have been silent for long learn from what the living ones leave (Gao et al. 2024)."""
+
+import math
+
+import torch
+
+from replication.kernels import sparse_decode, topk_encode
+from replication.sae.base import SAE, squared_error
+from replication.shapes import Bool, Float, Tensor
+
+
+def default_k_aux(d_in: int) -> int:
+    """The power of two nearest d_in / 2."""
+    return 2 ** round(math.log2(max(d_in / 2, 1)))
+
+
+def auxiliary_loss(
+    sae: SAE,
+    centred: Float[Tensor, "batch d_in"],
+    residual: Float[Tensor, "batch d_in"],
+    dead: Bool[Tensor, " d_sae"],
+    k_aux: int,
+) -> Float[Tensor, ""]:
+    """|e - e_hat|^2 / |e - mean e|^2, e the residual, e_hat from the top k_aux *dead* latents; at least one is dead.
+
+    No gradient flows into the residual. e_hat is decoded without b_dec, which the residual already lacks. (The released
+    code of Gao et al. 2024 adds it on both sides, which lets the term push b_dec.)
+    """
+    residual = residual.detach()
+    candidates = dead.nonzero().squeeze(-1)
+    rows, bias = sae.W_enc.T[candidates], sae.b_enc[candidates]
+    values, indices = topk_encode(centred, rows, bias, min(k_aux, len(candidates)))
+    explained = sparse_decode(values.relu(), indices, sae.W_dec[candidates])
+    spread = (residual - residual.mean(0)).square().sum(-1).mean()
+    return squared_error(residual, explained) / spread.clamp(min=torch.finfo(spread.dtype).tiny)
