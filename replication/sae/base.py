@@ -39,11 +39,11 @@ class SAE(nn.Module, abc.ABC):
 
     Shapes: W_enc (d_in, d_sae), b_enc (d_sae,), W_dec (d_sae, d_in), b_dec (d_in,): those of SAELens. Rows of W_dec are
     kept at unit norm, the part of their gradient along themselves is removed (Gao et al. 2024), and W_enc starts as the
-    transpose of W_dec unless `tied_init` is off. W_enc is stored latent-major: one latent is one
-    contiguous row of memory.
+    transpose of W_dec unless `tied_init` is off. W_enc is stored latent-major: one latent is one contiguous row of
+    memory.
 
-    `sparsity` is the architecture's one dial; `generator` draws the initial weights, U(-1, 1)/sqrt(d_in) as in the released
-    code; `unit_norm=False` leaves the norms of the decoder rows free; `normalisation` names what was done to the
+    `sparsity` is the architecture's one dial; `generator` draws the initial weights, U(-1, 1)/sqrt(d_in) as in the
+    released code; `unit_norm=False` leaves the norms of the decoder rows free; `normalisation` names what was done to the
     activations before the SAE sees them (it is saved with the weights). A subclass supplies `sparsify` and `objective`.
     """
 
