@@ -43,13 +43,16 @@ pages.stored_rows(preset)
 #
 # A row stores a fingerprint of the code that it depends on. To compute it, the library starts from the function that
 # measures the row and from the classes of its run and of its architecture, follows every name that they use through
-# the package, and hashes the syntax trees of all definitions that it reaches. Docstrings and comments do not count. A
+# the package, and hashes all definitions that it reaches. Docstrings, comments and annotations do not count. A
 # change of an unrelated function leaves a row fresh; a change of the training loop makes every row stale.
 #
 # ```{literalinclude} ../replication/fingerprints.py
 # :pyobject: reachable
 # :caption: replication/fingerprints.py
 # ```
+#
+# Rows of this machine are stale, too, when the language model or the text that they came from has changed. Rows from
+# elsewhere keep the text of the machine that made them; a verdict is refused when rows of one table mix texts.
 #
 # A stale row is still shown, and marked. `replicate run --stale` computes such rows again. Changed settings are a
 # different matter: a run with another learning rate is another run, with a key and a row of its own.

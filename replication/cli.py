@@ -32,6 +32,8 @@ def _one_line_errors():
     """Bad input ends with one line on stderr and exit code 2; what was stored before stays."""
     try:
         yield
+    except BrokenPipeError:  # the reader of our output has seen enough
+        raise typer.Exit(0) from None
     except (ValueError, ArithmeticError, RuntimeError, OSError) as error:
         print(f"replicate: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
