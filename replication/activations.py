@@ -42,7 +42,19 @@ def _gao(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     return (x - mean) / norm, lambda recon: recon * norm + mean
 
 
-NORMALISATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]] = {"none": _keep, "gao": _gao}
+def _lee(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Lee et al. 2025, released code: subtract the mean over d_in from each token, then divide by its standard
+    deviation (divisor d_in - 1) plus 1e-5. Every token then has norm sqrt(d_in - 1)."""
+    mean = x.mean(-1, keepdim=True)
+    scale = x.std(-1, keepdim=True) + 1e-5
+    return (x - mean) / scale, lambda recon: recon * scale + mean
+
+
+NORMALISATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]] = {
+    "none": _keep,
+    "gao": _gao,
+    "lee": _lee,
+}
 """Name -> function that returns the normalised activations and the function that undoes it on reconstructions."""
 
 

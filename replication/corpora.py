@@ -259,7 +259,7 @@ class Corpus(ABC):
         self, writers: dict[str, TokenWriter], tokenizer: Tokenizer, bos: int, dropped: Counter
     ) -> Iterator[dict]:
         """Append every document to the writer of its split; yield its manifest entry."""
-        documents = tqdm(self.splits(dropped), desc=type(self).__name__, unit=" documents", mininterval=5)
+        documents = tqdm(self.splits(dropped), desc=type(self).__name__, unit=" documents", mininterval=5, delay=5)
         for batch in _batches(documents, DOCUMENTS_PER_BATCH):
             encodings = tokenizer.encode_batch_fast([text for _, text, _ in batch], add_special_tokens=False)
             for (name, text, split), encoding in zip(batch, encodings, strict=True):

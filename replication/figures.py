@@ -16,8 +16,17 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, Scala
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 _PALETTE = sns.color_palette("colorblind")
-COLOURS = {"topk": _PALETTE[0], "relu": _PALETTE[3]}
-NAMES = {"topk": "TopK", "relu": "ReLU + L1"}
+NAMES = {
+    "topk": "TopK",
+    "batchtopk": "BatchTopK",
+    "matryoshka": "Matryoshka BatchTopK",
+    "relu": "ReLU + L1",
+    "gated": "Gated",
+    "jumprelu": "JumpReLU",
+    "prolu": "ProLU",
+    "topafa": "top-AFA",
+}
+COLOURS = dict(zip(NAMES, (_PALETTE[i] for i in (0, 9, 2, 3, 1, 4, 5, 8)), strict=True))
 CONTROL, PUBLISHED = "#8a8a8a", "#111111"
 
 

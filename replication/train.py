@@ -32,7 +32,8 @@ class Run:
 
     `options` are further arguments of the architecture's constructor, e.g. `{"aux_coefficient": 0}`. A latent counts as
     dead after `dead_after` tokens without firing. A sparsity penalty grows linearly over the first `sparsity_warmup`
-    tokens. `ema` is the decay of an exponential moving average of the weights,
+    tokens, the learning rate from a tenth along a half cosine over the first `lr_warmup` (Lieberum et al. 2024);
+    `beta1` is Adam's first decay. `ema` is the decay of an exponential moving average of the weights,
     taken after each step with Adam's bias correction and used for evaluation; 0 turns it off. `seed` draws the initial
     weights, `data_seed` the order of the activations.
     """
@@ -46,12 +47,14 @@ class Run:
     lr: float
     dead_after: int
     sparsity_warmup: int = 0
+    lr_warmup: int = 0
+    beta1: float = 0.9
     normalisation: str = "none"
     tied_init: bool = True
     ema: float = 0.0
     seed: int = 0
     data_seed: int = 0
-    options: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    options: Mapping[str, float | str] | tuple[tuple[str, float | str], ...] = ()
 
     def __post_init__(self):
         for f in fields(self):  # so that 3 and 3.0, or a list and a tuple, are the same run with the same key
@@ -72,6 +75,7 @@ class Run:
             ("batch", 1),
             ("dead_after", 1),
             ("sparsity_warmup", 0),
+            ("lr_warmup", 0),
             ("seed", 0),
             ("data_seed", 0),
         ):
@@ -82,8 +86,9 @@ class Run:
         for name in ("lr", "sparsity"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        for name in ("ema", "beta1"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
     def build(self) -> SAE:
         """The SAE before its first step (without the data-dependent start of `SAE.initialise`)."""
@@ -133,7 +138,9 @@ class _Trainee:
         self.mean = sample.mean(0)
         self.variance = (sample - self.mean).square().sum(-1).mean()
         # eps of Gao et al. 2024: with gradients this small a larger one would depend on the scale of the loss
-        self.optimiser = torch.optim.Adam(self.sae.parameters(), lr=run.lr, eps=6.25e-10, fused=True)
+        self.optimiser = torch.optim.Adam(
+            self.sae.parameters(), lr=run.lr, betas=(run.beta1, 0.999), eps=6.25e-10, fused=True
+        )
         self.averaged = {name: torch.zeros_like(w) for name, w in self.sae.named_parameters()} if run.ema else {}
         self.silent = torch.zeros(run.d_sae, dtype=torch.int64, device=device)
         self.steps = 0
@@ -143,7 +150,9 @@ class _Trainee:
 
     def step(self, x: Tensor) -> None:
         """One step of the papers' algorithm box; raises Diverged, at the latest CHECK_EVERY steps after the fact."""
-        ramp = min(1.0, (self.steps + 1) * len(x) / max(self.run.sparsity_warmup, 1))
+        seen = (self.steps + 1) * len(x)
+        ramp = min(1.0, seen / max(self.run.sparsity_warmup, 1))
+        self.optimiser.param_groups[0]["lr"] = self.run.lr * lr_factor(seen, self.run.lr_warmup)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=_uses_bf16(self.device)):
             objective = self.sae.objective(x, dead=self.silent >= self.run.dead_after, ramp=ramp)
         objective.loss.backward()
@@ -236,6 +245,11 @@ def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> I
         torch.cuda.synchronize()
     share = (time.perf_counter() - began) / len(runs)
     yield from (trainee.finish(share) for trainee in trainees)
+
+
+def lr_factor(tokens: int, warmup: int) -> float:
+    """0.1 + 0.9 (1 - cos(pi t / T)) / 2 for t < T, then 1: the warm-up of Gemma Scope (Lieberum et al. 2024)."""
+    return 1.0 if tokens >= warmup else 0.1 + 0.45 * (1 - math.cos(math.pi * tokens / warmup))
 
 
 def _describe(run: Run) -> str:

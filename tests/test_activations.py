@@ -139,3 +139,10 @@ def test_normalisations_can_be_undone(name):
     if name == "gao":
         torch.testing.assert_close(normal.mean(-1), torch.zeros(5), atol=1e-6, rtol=0)
         torch.testing.assert_close(normal.norm(dim=-1), torch.ones(5))
+
+
+def test_lee_gives_every_token_the_norm_sqrt_of_d_minus_1():
+    x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 10.0, 40.0]])
+    normalised, _ = NORMALISATIONS["lee"](x)
+    torch.testing.assert_close(normalised[0], torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normalised.norm(dim=-1), torch.full((2,), 2**0.5), atol=1e-4, rtol=0)

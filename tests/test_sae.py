@@ -10,7 +10,25 @@ from replication.sae.auxk import auxiliary_loss
 from replication.train import Run
 
 D_IN, D_SAE, BATCH = 6, 16, 24
-DIALS = {"relu": 0.1, "topk": 3}
+DIALS = {
+    "batchtopk": 3,
+    "gated": 0.1,
+    "jumprelu": 0.1,
+    "matryoshka": 3,
+    "prolu": 0.1,
+    "relu": 0.1,
+    "topafa": 0.5,
+    "topk": 3,
+}
+# Finite differences say nothing about a pseudo-derivative, a frozen parameter, or one whose copy in the loss is frozen.
+NOT_DIFFERENTIABLE = {
+    ("jumprelu", "theta_raw"),
+    ("prolu", "b_enc"),
+    ("gated", "W_dec"),
+    ("gated", "b_dec"),
+    ("topafa", "b_enc"),
+}
+NO_BEST_SCALE = {"topafa", "jumprelu"}  # what they select depends on the scale itself
 
 
 def make(name: str, **kwargs) -> SAE:
@@ -63,7 +81,7 @@ class TestContract:
     def test_save_and_load_give_the_same_sae(self, name, tmp_path):
         sae, x = make(name, normalisation="gao"), batch()
         sae.initialise(x)
-        sae.save(tmp_path / "sae.safetensors")
+        sae.eval().save(tmp_path / "sae.safetensors")
         again = library.load(tmp_path / "sae.safetensors")
         assert type(again) is type(sae) and again.config() == sae.config()
         torch.testing.assert_close(again(x).recon, sae(x).recon, rtol=0, atol=0)
@@ -73,7 +91,9 @@ class TestContract:
     def test_gradients_equal_finite_differences(self, name):
         sae, x = make(name).double(), batch().double()
         dead = NONE_DEAD.clone()
-        for parameter in sae.parameters():
+        for parameter_name, parameter in sae.named_parameters():
+            if (name, parameter_name) in NOT_DIFFERENTIABLE:
+                continue
             sae.zero_grad()
             sae.objective(x, dead).loss.backward()
             for place in ((0,) * parameter.dim(), tuple(size - 1 for size in parameter.shape)):
@@ -102,6 +122,8 @@ class TestContract:
         sae, x = make(name), batch(n=200) * 5 + 2
         sae.initialise(x)
         torch.testing.assert_close(sae.b_dec.detach(), geometric_median(x))
+        if name in NO_BEST_SCALE:
+            return
         with torch.no_grad():  # positively homogeneous: at the best scale the residual is orthogonal to recon - b_dec
             recon = sae(x).recon - sae.b_dec
             assert abs(((x - sae.b_dec - recon) * recon).sum() / recon.square().sum()) < 1e-4

@@ -95,6 +95,8 @@ def test_nan_activations_at_the_start_and_later_are_told_apart_from_divergence(m
         ("lr", float("inf")),
         ("sparsity", -1.0),
         ("ema", 1.0),
+        ("beta1", 1.0),
+        ("lr_warmup", -1),
         ("seed", -1),
         ("dead_after", 0),
         ("normalisation", "unit"),
@@ -132,6 +134,14 @@ def test_the_penalty_grows_over_the_warm_up(monkeypatch):
     monkeypatch.setattr(training.architecture("relu"), "objective", objective)
     list(train([replace(RUN, architecture="relu", sparsity=0.1, tokens=6 * 64, sparsity_warmup=4 * 64)]))
     assert seen == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_the_learning_rate_warms_up_along_a_half_cosine():
+    assert [training.lr_factor(t, 4) for t in (0, 2, 4, 9)] == pytest.approx([0.1, 0.55, 1, 1])
+    assert training.lr_factor(1, 0) == 1
+    run = replace(RUN, tokens=64, lr_warmup=10**9, options={"aux_coefficient": 0.0})
+    moved = [(weights(one) - run.build().W_dec).norm() for one in (run, replace(run, lr_warmup=0))]
+    assert moved[0].item() == pytest.approx(0.1 * moved[1].item(), rel=0.05)
 
 
 def test_one_divergence_does_not_take_the_others_along():

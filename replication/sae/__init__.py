@@ -6,10 +6,25 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from replication.sae.base import SAE, Objective, Output, geometric_median
+from replication.sae.batchtopk import BatchTopK
+from replication.sae.gated import Gated
+from replication.sae.jumprelu import JumpReLU
+from replication.sae.matryoshka import Matryoshka
+from replication.sae.prolu import ProLU
 from replication.sae.relu import ReLU
+from replication.sae.topafa import TopAFA
 from replication.sae.topk import TopK
 
-ARCHITECTURES: dict[str, type[SAE]] = {"relu": ReLU, "topk": TopK}
+ARCHITECTURES: dict[str, type[SAE]] = {
+    "batchtopk": BatchTopK,
+    "gated": Gated,
+    "jumprelu": JumpReLU,
+    "matryoshka": Matryoshka,
+    "prolu": ProLU,
+    "relu": ReLU,
+    "topafa": TopAFA,
+    "topk": TopK,
+}
 
 
 def architecture(name: str) -> type[SAE]:
@@ -20,7 +35,10 @@ def architecture(name: str) -> type[SAE]:
 
 
 def load(path: Path) -> SAE:
-    """Read what `SAE.save` wrote. A damaged file, or one of another format or architecture, is refused by name."""
+    """Read what `SAE.save` wrote, ready to evaluate.
+
+    A damaged file, or one of another format or architecture, is refused by name.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -31,7 +49,16 @@ def load(path: Path) -> SAE:
         raise ValueError(f"SAE file {path}: not written by this library (no architecture and config in its header)")
     sae = architecture(header["architecture"])(**json.loads(header["config"]))
     sae.load_state_dict(weights)
-    return sae
+    return sae.eval()
 
 
-__all__ = ["ARCHITECTURES", "SAE", "Objective", "Output", "ReLU", "TopK", "architecture", "geometric_median", "load"]
+__all__ = [
+    "ARCHITECTURES",
+    "SAE",
+    "Objective",
+    "Output",
+    "architecture",
+    "geometric_median",
+    "load",
+    *(cls.__name__ for cls in ARCHITECTURES.values()),
+]

@@ -43,8 +43,9 @@ class SAE(nn.Module, abc.ABC):
     memory.
 
     `sparsity` is the architecture's one dial; `generator` draws the initial weights, U(-1, 1)/sqrt(d_in) as in the
-    released code; `unit_norm=False` leaves the norms of the decoder rows free; `normalisation` names what was done to the
-    activations before the SAE sees them (it is saved with the weights). A subclass supplies `sparsify` and `objective`.
+    released code; `unit_norm=False` leaves the norms of the decoder rows free; `normalisation` names what was done to
+    the activations before the SAE sees them (it is saved with the weights). A subclass supplies `sparsify` and
+    `objective`.
     """
 
     def __init__(

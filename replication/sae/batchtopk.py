@@ -1,0 +1,119 @@
+"""BatchTopK: the k of TopK as a mean over the batch (Bussmann, Leask & Nanda 2024, arXiv 2412.06410)."""
+
+import abc
+
+import torch
+
+from replication.sae.auxk import auxiliary_loss, default_k_aux
+from replication.sae.base import SAE, Objective, squared_error
+from replication.shapes import Bool, Float, Tensor
+
+
+def batch_topk(pre: Float[Tensor, "batch d_sae"], k: float) -> Float[Tensor, "batch d_sae"]:
+    """ReLU(pre) where it is among the round(batch * k) largest of the whole batch, else 0; ties in no fixed order."""
+    if k * len(pre) < 1:
+        raise ValueError(f"batch * sparsity must be at least 1, got sparsity={k} and a batch of {len(pre)}")
+    active = pre.relu().flatten()
+    top = active.topk(round(k * len(pre)), sorted=False)
+    return torch.zeros_like(active).scatter(0, top.indices, top.values).view_as(pre)
+
+
+def updated_threshold(
+    threshold: Float[Tensor, ""], latents: Float[Tensor, "batch d_sae"], decay: float
+) -> Float[Tensor, ""]:
+    """decay * threshold + (1 - decay) * min of the positive latents. The first such minimum replaces the initial 0; a
+    batch in which nothing fired changes nothing."""
+    smallest = latents.masked_fill(latents <= 0, torch.inf).amin().to(threshold.dtype)
+    moved = torch.where(threshold > 0, decay * threshold + (1 - decay) * smallest, smallest)
+    return torch.where(smallest.isinf(), threshold, moved)
+
+
+class BatchSelection(SAE):
+    """What BatchTopK and its nested form share: training selects over the batch, evaluation by a learned threshold.
+
+    A subclass supplies `reconstructions`; the loss is the mean of their errors over `scale`, plus AuxK.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        sparsity: float,
+        *,
+        threshold_decay: float,
+        aux_coefficient: float,
+        k_aux: int | None,
+        **kwargs,
+    ):
+        super().__init__(d_in, d_sae, sparsity, **kwargs)
+        if sparsity > d_sae:
+            raise ValueError(f"sparsity is the mean number of active latents, at most d_sae={d_sae}, got {sparsity}")
+        if not 0 <= threshold_decay < 1:
+            raise ValueError(f"threshold_decay must be in [0, 1), got {threshold_decay}")
+        if aux_coefficient < 0:
+            raise ValueError(f"aux_coefficient must not be negative, got {aux_coefficient}")
+        if k_aux is not None and k_aux < 1:
+            raise ValueError(f"k_aux must be at least 1, got {k_aux}")
+        self.threshold_decay, self.aux_coefficient = threshold_decay, aux_coefficient
+        self.k_aux = default_k_aux(d_in) if k_aux is None else k_aux
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("threshold", torch.zeros(()))
+
+    @abc.abstractmethod
+    def reconstructions(self, latents: Float[Tensor, "batch d_sae"]) -> list[Tensor]:
+        """The reconstructions that are compared with x, each (batch, d_in); the last one uses every latent."""
+
+    def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
+        if self.training:
+            return batch_topk(pre, self.sparsity)
+        return pre.masked_fill(pre <= self.threshold, 0)
+
+    @torch.no_grad()
+    def initialise(self, x: Float[Tensor, "n {self.d_in}"]) -> None:
+        """As in every SAE; `scale` and a first threshold come from the sample, so an untrained SAE has L0 near k."""
+        super().initialise(x)
+        self.scale.copy_((x - x.mean(0)).square().sum(-1).mean())
+        latents = batch_topk(self.pre(x[:4096]), self.sparsity)
+        self.threshold.copy_(updated_threshold(self.threshold, latents, self.threshold_decay))
+
+    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+        latents = batch_topk(self.pre(x), self.sparsity)
+        if self.training:
+            self.threshold.copy_(updated_threshold(self.threshold, latents.detach(), self.threshold_decay))
+        recons = self.reconstructions(latents)
+        errors = [squared_error(x, recon) for recon in recons]
+        loss = torch.stack(errors).mean() / self.scale
+        if self.aux_coefficient and dead.any():
+            aux = auxiliary_loss(self, x - self.b_dec, x - recons[-1], dead, self.k_aux)
+            loss = loss + self.aux_coefficient * aux
+        return Objective(loss, errors[-1].detach(), latents.detach().amax(0) > 0)
+
+
+class BatchTopK(BatchSelection):
+    """`sparsity` is k, the mean number of active latents per token; it may be fractional (Bussmann et al. 2024).
+
+    Training keeps the batch * k largest ReLU(pre) of the whole batch, so that a token takes as many as it needs. Loss:
+    E|x - recon|^2 / scale + aux_coefficient * AuxK, `scale` and `k_aux` as in TopK.
+
+    In eval mode a token's latents must not depend on its batch-mates: latents = pre where pre > `threshold`. It is a
+    moving average, with decay `threshold_decay`, of the smallest positive pre-activation that each training batch kept
+    (the sample that `initialise` sees sets it; before that it is 0, which is a plain ReLU). Call `eval()` before you
+    measure.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        sparsity: float,
+        *,
+        threshold_decay: float = 0.99,
+        aux_coefficient: float = 1 / 32,
+        k_aux: int | None = None,
+        **kwargs,
+    ):
+        shared = {"threshold_decay": threshold_decay, "aux_coefficient": aux_coefficient, "k_aux": k_aux}
+        super().__init__(d_in, d_sae, sparsity, **shared, **kwargs)
+
+    def reconstructions(self, latents: Float[Tensor, "batch d_sae"]) -> list[Tensor]:
+        return [self.decode(latents)]
