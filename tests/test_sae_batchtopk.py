@@ -47,11 +47,6 @@ def make(sparsity=3.0, **kwargs) -> BatchTopK:
     return BatchTopK(D_IN, D_SAE, sparsity, generator=torch.Generator().manual_seed(0), **kwargs)
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    monkeypatch.setitem(library.ARCHITECTURES, "batchtopk", BatchTopK)
-
-
 class TestSelection:
     def test_one_token_may_take_all_places(self):
         pre = torch.tensor([[4.0, 3.0, 2.0], [1.0, 0.5, -1.0]])

@@ -12,14 +12,6 @@ from replication.train import Run, train
 
 D_IN, D_SAE = test_sae.D_IN, test_sae.D_SAE
 NONE_DEAD = test_sae.NONE_DEAD
-CONTRACT = [name for name in dir(test_sae.TestContract) if name.startswith("test_")]
-NOT_HERE = ("test_gradients_equal_finite_differences", "test_nonsense_is_refused_by_name_and_value")
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    monkeypatch.setitem(library.ARCHITECTURES, "gated", Gated)
-    monkeypatch.setitem(test_sae.DIALS, "gated", 0.1)
 
 
 def random_sae(sparsity: float = 0.1, **options) -> Gated:
@@ -30,12 +22,6 @@ def random_sae(sparsity: float = 0.1, **options) -> Gated:
         for parameter in (sae.b_enc, sae.b_dec, sae.r_mag, sae.b_mag):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return sae
-
-
-@pytest.mark.parametrize("test", [name for name in CONTRACT if name not in NOT_HERE])
-def test_contract(registered, test, tmp_path):
-    arguments = ("gated", tmp_path) if "save_and_load" in test else ("gated",)
-    getattr(test_sae.TestContract(), test)(*arguments)
 
 
 def by_hand(**options) -> Gated:
@@ -133,7 +119,7 @@ def test_rescaling_a_latent_changes_nothing_with_ri_l1():
     assert sae.W_dec[3].norm() > 4.9
 
 
-def test_ri_l1_is_saved_with_its_free_norms(registered, tmp_path):
+def test_ri_l1_is_saved_with_its_free_norms(tmp_path):
     sae, x = random_sae(ri_l1=True), test_sae.batch()
     sae.save(tmp_path / "sae.safetensors")
     again = library.load(tmp_path / "sae.safetensors")
@@ -151,7 +137,7 @@ def test_half_precision_products_leave_sums_in_full():
 
 
 @pytest.mark.parametrize("ri_l1", [False, True])
-def test_training_lowers_the_error_and_free_norms_do_not_vanish(registered, ri_l1):
+def test_training_lowers_the_error_and_free_norms_do_not_vanish(ri_l1):
     source = Gaussian(D_IN, 512)
     run = Run(source, "gated", D_SAE, 0.5, 25600, 64, 3e-3, dead_after=10**6, options={"ri_l1": ri_l1})
     trained, x = next(train([run])), source.heldout()

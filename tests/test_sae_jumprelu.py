@@ -8,21 +8,12 @@ import pytest
 import test_sae
 import torch
 
-from replication import sae as library
 from replication.activations import Gaussian
 from replication.sae.jumprelu import KERNELS, JumpReLU, jumprelu, step
 from replication.train import Run, train
 
 D_IN, D_SAE = test_sae.D_IN, test_sae.D_SAE
 NONE_DEAD = test_sae.NONE_DEAD
-CONTRACT = [name for name in dir(test_sae.TestContract) if name.startswith("test_")]
-NOT_HERE = ("test_gradients_equal_finite_differences", "test_nonsense_is_refused_by_name_and_value")
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    monkeypatch.setitem(library.ARCHITECTURES, "jumprelu", JumpReLU)
-    monkeypatch.setitem(test_sae.DIALS, "jumprelu", 0.1)
 
 
 def make(sparsity: float = 0.1, **options) -> JumpReLU:
@@ -33,12 +24,6 @@ def gradients(sae: JumpReLU, x: torch.Tensor, ramp: float = 1.0) -> dict[str, to
     sae.zero_grad()
     sae.objective(x, NONE_DEAD, ramp).loss.backward()
     return {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
-
-
-@pytest.mark.parametrize("test", [name for name in CONTRACT if name not in NOT_HERE])
-def test_contract(registered, test, tmp_path):
-    arguments = ("jumprelu", tmp_path) if "save_and_load" in test else ("jumprelu",)
-    getattr(test_sae.TestContract(), test)(*arguments)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -182,7 +167,7 @@ def test_half_precision_does_not_round_pre_activations_out_of_the_window():
     assert objective.fired.all() and sae.theta_raw.grad.abs() > 1
 
 
-def test_training_lowers_the_error_and_a_larger_lambda_leaves_fewer_active(registered):
+def test_training_lowers_the_error_and_a_larger_lambda_leaves_fewer_active():
     run = Run(Gaussian(D_IN, 512), "jumprelu", D_SAE, 0.01, tokens=12800, batch=64, lr=1e-2, dead_after=10**6)
     run = replace(run, options={"bandwidth": 0.3, "threshold": 0.1})
     few, many = (next(train([replace(run, sparsity=sparsity)])) for sparsity in (0.5, 0.01))

@@ -13,12 +13,6 @@ def make(cls=Matryoshka, **kwargs):
     return cls(D_IN, D_SAE, 3.0, generator=torch.Generator().manual_seed(0), **kwargs)
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    monkeypatch.setitem(library.ARCHITECTURES, "matryoshka", Matryoshka)
-    monkeypatch.setitem(library.ARCHITECTURES, "batchtopk", BatchTopK)
-
-
 def test_prefix_sizes_double():
     assert prefix_sizes(16, 5) == [1, 2, 4, 8, 16]
     assert prefix_sizes(100, 3) == [25, 50, 100]

@@ -4,23 +4,14 @@ import pytest
 import test_sae
 import torch
 
-from replication import sae as library
 from replication.sae.prolu import ProLU, prolu
 
 D_IN, D_SAE = test_sae.D_IN, test_sae.D_SAE
 NONE_DEAD = test_sae.NONE_DEAD
-CONTRACT = [name for name in dir(test_sae.TestContract) if name.startswith("test_")]
-NOT_HERE = ("test_gradients_equal_finite_differences", "test_nonsense_is_refused_by_name_and_value")
 
 M = torch.tensor([[3.0, 3.0, -3.0, -3.0, 2.0], [1.0, 1.0, 1.0, 1.0, 5.0]])
 B = torch.tensor([-1.0, -4.0, 4.0, -1.0, 0.0])
 GATE = torch.tensor([[1.0, 0, 0, 0, 1], [0, 0, 1, 0, 1]])  # the gate is shut where m + b = 0: row 2, column 1
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    monkeypatch.setitem(library.ARCHITECTURES, "prolu", ProLU)
-    monkeypatch.setitem(test_sae.DIALS, "prolu", 0.1)
 
 
 def random_sae(sparsity: float = 0.1, **options) -> ProLU:
@@ -30,12 +21,6 @@ def random_sae(sparsity: float = 0.1, **options) -> ProLU:
         sae.b_enc.copy_(torch.randn(D_SAE, generator=generator) * 0.3)
         sae.b_dec.copy_(torch.randn(D_IN, generator=generator) * 0.3)
     return sae
-
-
-@pytest.mark.parametrize("test", [name for name in CONTRACT if name not in NOT_HERE])
-def test_contract(registered, test, tmp_path):
-    arguments = ("prolu", tmp_path) if "save_and_load" in test else ("prolu",)
-    getattr(test_sae.TestContract(), test)(*arguments)
 
 
 def test_forward_opens_only_where_both_are_positive():

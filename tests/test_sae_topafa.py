@@ -21,11 +21,6 @@ def select(values: list[float], target: float, rule: str = "nearest") -> list[in
     return kept[0].nonzero().flatten().tolist()
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    monkeypatch.setitem(library.ARCHITECTURES, "topafa", TopAFA)
-
-
 class TestSelection:
     @pytest.mark.parametrize(
         "active, target, latents",
