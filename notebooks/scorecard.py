@@ -9,8 +9,9 @@
 # %% [markdown]
 # # The scorecard
 #
-# Every claim that this book tests, with the verdict that the stored rows give. A claim is one sentence of a paper. Its
-# rule is code, and the verdict is what the rule returns: nobody grades a claim by looking at a figure.
+# Every claim of the papers treated so far, with the verdict that the stored rows give. A claim is one sentence of a
+# paper. Its rule is code, and the verdict is what the rule returns: nobody grades a claim by looking at a figure. Claims
+# that no page measures yet are listed with that reason.
 
 # %% tags=["parameters", "remove-cell"]
 preset = "smoke"

@@ -69,9 +69,10 @@ def _scroll(table: str) -> str:
     return f'<div class="table-scroll" tabindex="0">{table}</div>'
 
 
-def verdicts(claims, preset: str) -> HTML:
-    """One block per claim: verdict, statement, rule, published value, our number with its interval."""
-    return HTML("".join(_block(v) for v in scorecard(claims, preset)))
+def verdicts(claims, numbers: list[str], preset: str) -> HTML:
+    """A block for each of a page's claims: verdict, statement, rule, published value, our number with its interval."""
+    chosen = [claim for claim in claims if claim.id.rsplit("-", 1)[1] in numbers]
+    return HTML("".join(_block(v) for v in scorecard(chosen, preset)))
 
 
 def _block(v: Verdict) -> str:
@@ -96,8 +97,9 @@ def badge(verdict: str) -> str:
 
 
 def scorecard_table(preset: str) -> HTML:
-    """Every claim of every paper, with counts per verdict on top."""
+    """Every claim of every paper, those with a verdict first, with counts per verdict on top."""
     found = [v for paper in papers.PAPERS.values() for v in scorecard(paper.CLAIMS, preset)]
+    found.sort(key=lambda v: v.verdict == "not tested")
     counts = " ".join(f"{badge(name)} {sum(v.verdict == name for v in found)}" for name in VERDICTS)
     head = "".join(
         f"<th>{name}</th>" for name in ("Claim", "Verdict", "Statement", "Ours [95 %]", "Published", "Evidence")
@@ -133,13 +135,15 @@ def readme_scorecard() -> str:
 
     Staleness is left to `replicate status`: the table is a record of the rows that were committed.
     """
+    found = [v for paper in papers.PAPERS.values() for v in scorecard(paper.CLAIMS, "cpu", committed=True)]
+    tested = [v for v in found if v.verdict != "not tested"]
     lines = ["| claim | verdict | | ours [95 %] | evidence |", "|---|---|---|---|---|"]
     lines += [
         f"| {v.claim} | **{v.verdict}** | {v.statement} | {number(v)} | {evidence(v._replace(stale=False))} |"
-        for paper in papers.PAPERS.values()
-        for v in scorecard(paper.CLAIMS, "cpu", committed=True)
+        for v in tested
     ]
-    return "\n".join(lines)
+    waiting = len(found) - len(tested)
+    return "\n".join([*lines, "", f"Claims on the scorecard that are not tested: {waiting} of {len(found)}."])
 
 
 def number(v: Verdict) -> str:

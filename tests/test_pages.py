@@ -5,6 +5,7 @@ import pytest
 
 from replication import pages
 from replication.claims import VERDICTS, Verdict
+from replication.papers import gao2024
 from replication.paths import ROOT
 
 
@@ -47,6 +48,12 @@ def test_a_claim_block_escapes_text_and_marks_stale_rows():
     block = pages._block(found)
     assert "a &lt; b" in block and "STALE" in block and "[+0.250, +0.750]: difference" in block and "3 seeds" in block
     assert pages.number(found._replace(ours=None, interval=None)) == "–"
+
+
+def test_a_page_shows_the_claims_it_names():
+    shown = pages.verdicts(gao2024.CLAIMS, ["C2", "C13"], "smoke").data
+    assert 'id="gao2024-c2"' in shown and 'id="gao2024-c13"' in shown
+    assert shown.count("<section") == 2
 
 
 def test_the_readme_shows_the_committed_scorecard():
