@@ -107,6 +107,14 @@ def test_c14_needs_dead_latents_to_revive():
     assert gao2024.auxk_helps(two_by_two(dict.fromkeys(FLAT, 0.0), FLAT)).verdict == "void"
 
 
+def test_c15_compares_neither_with_five_times_both():
+    dead = {(True, True): 0.01, (True, False): 0.1, (False, True): 0.1, (False, False): 0.6}
+    evidence = gao2024.both_remedies_help(two_by_two(dead, FLAT))
+    assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(0.545, abs=0.01)
+    assert gao2024.both_remedies_help(two_by_two({**dead, (True, True): 0.2}, FLAT)).verdict == "not replicated"
+    assert gao2024.both_remedies_help(two_by_two(dict.fromkeys(FLAT, 0.0), FLAT)).verdict == "void"
+
+
 def test_the_interval_is_students_t():
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     assert (mean, high - mean) == (2, pytest.approx(4.303 / 3**0.5, abs=1e-3)) and mean - low == pytest.approx(

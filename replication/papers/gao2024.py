@@ -267,6 +267,22 @@ def auxk_helps(rows: pd.DataFrame) -> Evidence:
     )
 
 
+def both_remedies_help(rows: pd.DataFrame) -> Evidence:
+    """C15: dead share with neither remedy minus five times that with both."""
+    dead = _by_condition(rows, "dead")
+    neither, together = dead[False, False], dead[True, True]
+    if neither.max() < DYING:
+        return Evidence("void", *NOTHING, "fewer than 1 % of latents die with neither remedy")
+    mean, low, high = mean_interval(neither - 5 * together)
+    return Evidence(
+        judge(mean, low, high),
+        mean,
+        low,
+        high,
+        f"{100 * neither.mean():.1f} % of latents are dead with neither remedy, {100 * together.mean():.1f} % with both",
+    )
+
+
 NO_PAGE = "no page of this book measures it yet"
 
 CLAIMS = (
@@ -438,10 +454,14 @@ CLAIMS = (
     Claim(
         id="gao2024-C15",
         statement="With transpose initialisation and AuxK together few latents die; with neither, many do.",
-        rule="Dead share with neither remedy more than 5 times the dead share with both.",
+        rule=(
+            "Dead share with neither remedy more than 5 times the dead share with both: their difference, the second "
+            "taken 5 times, above 0 with its interval. Void if fewer than 1 % of latents die with neither."
+        ),
         published="up to 90 % dead with neither remedy (Fig. 15), 7 % at 16 million latents with both",
-        statistic="dead share with neither / dead share with both",
-        untested="the runs of C13 and C14 could decide it, but no page of this book applies this rule to them yet",
+        statistic="dead share with neither - 5 x dead share with both",
+        study=DEAD_LATENTS,
+        test=both_remedies_help,
     ),
     Claim(
         id="gao2024-C16",
