@@ -279,7 +279,7 @@ def both_remedies_help(rows: pd.DataFrame) -> Evidence:
         mean,
         low,
         high,
-        f"{100 * neither.mean():.1f} % of latents are dead with neither remedy, {100 * together.mean():.1f} % with both",
+        f"{100 * neither.mean():.1f} % of latents die with neither remedy, {100 * together.mean():.1f} % with both",
     )
 
 
