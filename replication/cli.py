@@ -1,7 +1,6 @@
-"""`replicate`: run, status, show, scorecard, models, book."""
+"""`replicate`: run, status, scorecard, snapshot, show, models, book."""
 
 import json
-import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from replication import language_models, papers
 from replication.claims import scorecard as judge_all
 from replication.corpora import PythonSource
 from replication.paths import MODELS
-from replication.results import check_preset, duration, estimate, missing, table
+from replication.results import COMMITTED, check_preset, copy_rows, duration, estimate, missing, table
 from replication.train import default_device
 
 app = typer.Typer(
@@ -108,11 +107,8 @@ def snapshot(preset: Preset = "cpu") -> None:
 
     with _one_line_errors():
         check_preset(preset)
-        for study in papers.studies():
-            committed = study.path(preset, committed=True)
-            if (path := study.path(preset)).exists() and path != committed:
-                committed.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, committed)
+        if preset not in COMMITTED:
+            copy_rows(papers.studies(), preset)
         pages.write_readme()
 
 

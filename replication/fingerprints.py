@@ -2,9 +2,8 @@
 
 A row is stale when the code that made it has changed. Hashing whole modules would make every row stale whenever an
 unrelated function is added, so the unit is the top-level definition: starting from the given functions and classes,
-names are followed through the package's modules, and everything reached is hashed, without docstrings, comments
-and annotations of functions. Names that a registry looks up at run time cannot be seen this way: pass them as
-roots.
+names are followed through the package's modules, and everything reached is hashed, without docstrings, comments and
+annotations. Names that a registry looks up at run time cannot be seen this way: pass them as roots.
 """
 
 import ast
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
-REGISTRIES = {"ARCHITECTURES"}  # dictionaries over every member: what a row used of them is passed as a root
+# Dictionaries over every member: what a row used of them is passed as a root.
+REGISTRIES = {"ARCHITECTURES", "NORMALISATIONS"}
+UNHASHED = {"annotation", "returns", "type_params", "type_comment", "kind"}
 
 
 class _Module(NamedTuple):
@@ -33,7 +34,7 @@ def _module(name: str) -> _Module | None:
     imports: dict[str, tuple[str, str | None]] = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            definitions.setdefault(node.name, []).append(_behaviour(node))
+            definitions.setdefault(node.name, []).append(node)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 for leaf in ast.walk(target):
@@ -52,26 +53,23 @@ def _module_exists(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").exists()
 
 
-def _behaviour(node: ast.stmt) -> ast.stmt:
-    """The definition without docstrings and annotations of functions."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.FunctionDef):
-            inner.returns = None
-        elif isinstance(inner, ast.arg):
-            inner.annotation = None
-        body = getattr(inner, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            inner.body = body[1:] or [ast.Pass()]
-    return node
+def _form(node) -> object:
+    """A syntax tree as nested tuples, the same in every version of Python, without positions, annotations, docstrings
+    and any other bare string."""
+    if isinstance(node, ast.AST):
+        kept = ((name, _form(value)) for name, value in ast.iter_fields(node) if name not in UNHASHED)
+        return type(node).__name__, *((name, value) for name, value in kept if value not in (None, ()))
+    if isinstance(node, list):
+        return tuple(_form(item) for item in node if not _is_bare_string(item))
+    return repr(node) if node is not None else None
+
+
+def _is_bare_string(node) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def reachable(*roots: Callable) -> dict[tuple[str, str], str]:
-    """(module, name) -> source of every definition of this package that `roots` lead to."""
+    """(module, name) -> form of every definition of this package that `roots` lead to."""
     found: dict[tuple[str, str], str] = {}
     todo = [(root.__module__, root.__qualname__.split(".")[0]) for root in roots]
     while todo:
@@ -87,7 +85,7 @@ def reachable(*roots: Callable) -> dict[tuple[str, str], str]:
         if name not in module.definitions:
             continue
         nodes = module.definitions[name]
-        found[module_name, name] = "\n".join(ast.unparse(node) for node in nodes)
+        found[module_name, name] = repr([_form(node) for node in nodes])
         for leaf in (leaf for node in nodes for leaf in ast.walk(node)):
             if isinstance(leaf, ast.Name):
                 todo.append((module_name, leaf.id))

@@ -1,7 +1,8 @@
 """Run -> row. Stored rows are read, missing ones are computed and appended at once.
 
 A table is a JSON-lines file, one row per run, so that a diff shows what changed and a value keeps all its digits.
-`gpu` and `paper` rows are committed under data/results; `smoke` and `cpu` rows live in data/cache.
+`gpu` and `paper` rows are committed under data/results; `smoke` and `cpu` rows live in data/cache, and `replicate
+snapshot` copies them to data/results for the README's scorecard.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ import pandas as pd
 import torch
 
 from replication import train
+from replication.activations import NORMALISATIONS
 from replication.fingerprints import code_fingerprint
 from replication.paths import CACHE, RESULTS, ROOT
 from replication.sae import architecture
@@ -55,7 +57,9 @@ class Study:
 
     def code(self, run) -> str:
         """Fingerprint of the code that a row of `run` depends on."""
-        used = [architecture(run.architecture)] if isinstance(run, train.Run) else []
+        used = []
+        if isinstance(run, train.Run):  # what the run looks up by name
+            used = [architecture(run.architecture), NORMALISATIONS[run.normalisation]]
         return code_fingerprint(self.measure, *_types(run), *used)
 
     def is_stale(self, run, row: dict, committed: bool) -> bool:
@@ -143,6 +147,20 @@ def table(study: Study, preset: str, *, committed: bool = False) -> pd.DataFrame
         if (row := rows.get(study.key(run))) is not None
     ]
     return pd.DataFrame(found)
+
+
+def copy_rows(studies: Iterable[Study], preset: str) -> None:
+    """Write the stored rows of these studies' runs, each once, to data/results: a commit-ready table per paper."""
+    tables: dict[Path, dict[str, dict]] = {}
+    for study in studies:
+        stored = read(study.path(preset))
+        kept = {key: stored[key] for key in map(study.key, study.runs(preset)) if key in stored}
+        tables.setdefault(study.path(preset, committed=True), {}).update(kept)
+    for path, rows in tables.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows.values()))
+        partial.replace(path)
 
 
 def compute(

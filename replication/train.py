@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from tqdm import tqdm
 
 from replication.activations import NORMALISATIONS, ActivationSource, Gaussian
 from replication.sae import SAE, architecture
+from replication.sae.batchtopk import BatchSelection
 from replication.shapes import Tensor
 
 SAMPLE_TOKENS = (
@@ -32,10 +33,11 @@ class Run:
 
     `options` are further arguments of the architecture's constructor, e.g. `{"aux_coefficient": 0}`. A latent counts as
     dead after `dead_after` tokens without firing. A sparsity penalty grows linearly over the first `sparsity_warmup`
-    tokens, the learning rate from a tenth along a half cosine over the first `lr_warmup` (Lieberum et al. 2024);
-    `beta1` is Adam's first decay. `ema` is the decay of an exponential moving average of the weights,
-    taken after each step with Adam's bias correction and used for evaluation; 0 turns it off. `seed` draws the initial
-    weights, `data_seed` the order of the activations.
+    tokens, the learning rate from a tenth along a half cosine over the first `lr_warmup` (Lieberum et al. 2024).
+    `beta1`, `beta2` and `adam_eps` are Adam's; this epsilon is that of Gao et al. 2024: with gradients this small, a
+    larger one would depend on the scale of the loss. `ema` is the decay of an exponential moving average of the
+    weights, taken after each step with Adam's bias correction and used for evaluation; 0 turns it off. `seed` draws the
+    initial weights, `data_seed` the order of the activations.
     """
 
     source: ActivationSource
@@ -49,6 +51,8 @@ class Run:
     sparsity_warmup: int = 0
     lr_warmup: int = 0
     beta1: float = 0.9
+    beta2: float = 0.999
+    adam_eps: float = 6.25e-10
     normalisation: str = "none"
     tied_init: bool = True
     ema: float = 0.0
@@ -63,11 +67,7 @@ class Run:
                 if isinstance(value, bool) or not isinstance(value, int | float) or f.type(value) != value:
                     raise ValueError(f"{f.name} must be {f.type.__name__}, got {value!r}")
                 object.__setattr__(self, f.name, f.type(value))
-        object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
-        known = inspect.signature(architecture(self.architecture)).parameters
-        for name, _ in self.options:
-            if name not in known or name in ("d_in", "d_sae", "sparsity", "kwargs"):
-                raise ValueError(f"option {name!r} is not one of {self.architecture}: {_option_names(known)}")
+        object.__setattr__(self, "options", _canonical(self.architecture, dict(self.options)))
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation must be one of {sorted(NORMALISATIONS)}, got {self.normalisation!r}")
         for name, least in (
@@ -83,18 +83,29 @@ class Run:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.tokens < self.batch:
             raise ValueError(f"tokens={self.tokens} is less than one batch of {self.batch}")
-        for name in ("lr", "sparsity"):
+        for name in ("lr", "sparsity", "adam_eps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        for name in ("ema", "beta1"):
+        for name in ("ema", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if issubclass(architecture(self.architecture), BatchSelection):
+            if self.ema:
+                raise ValueError(
+                    f"ema must be 0 for {self.architecture}, whose threshold is not averaged, got {self.ema}"
+                )
+            if self.batch * self.sparsity < 1:
+                raise ValueError(f"batch * sparsity must be at least 1, got {self.batch} and {self.sparsity}")
+        with torch.device("meta"):  # the architecture's own checks, before anything is harvested
+            self._construct(d_in=8)
 
     def build(self) -> SAE:
         """The SAE before its first step (without the data-dependent start of `SAE.initialise`)."""
-        generator = torch.Generator().manual_seed(self.seed)
+        return self._construct(self.source.d_in, torch.Generator().manual_seed(self.seed))
+
+    def _construct(self, d_in: int, generator: torch.Generator | None = None) -> SAE:
         return architecture(self.architecture)(
-            self.source.d_in,
+            d_in,
             self.d_sae,
             self.sparsity,
             generator=generator,
@@ -104,8 +115,20 @@ class Run:
         )
 
 
-def _option_names(parameters) -> list[str]:
-    return sorted(name for name in parameters if name not in ("d_in", "d_sae", "sparsity", "kwargs"))
+NOT_OPTIONS = {"d_in", "d_sae", "sparsity", "generator", "tied_init", "normalisation", "kwargs"}
+
+
+def _canonical(name: str, options: dict) -> tuple[tuple[str, float | str], ...]:
+    """Options sorted, each with the type its parameter declares: 0 and 0.0, or 1 and True, are one run and one key."""
+    known = inspect.signature(SAE).parameters | inspect.signature(architecture(name)).parameters
+    known = {option: known[option].annotation for option in sorted(known.keys() - NOT_OPTIONS)}
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(f"option {option!r} is not one of {name}: {', '.join(known)}")
+        wanted = next((one for one in (bool, float) if one in (known[option], *get_args(known[option]))), None)
+        if wanted and isinstance(value, int | float):
+            options[option] = wanted(value)
+    return tuple(sorted(options.items()))
 
 
 class Trained(NamedTuple):
@@ -137,9 +160,8 @@ class _Trainee:
         self.untrained.initialise(sample)
         self.mean = sample.mean(0)
         self.variance = (sample - self.mean).square().sum(-1).mean()
-        # eps of Gao et al. 2024: with gradients this small a larger one would depend on the scale of the loss
         self.optimiser = torch.optim.Adam(
-            self.sae.parameters(), lr=run.lr, betas=(run.beta1, 0.999), eps=6.25e-10, fused=True
+            self.sae.parameters(), lr=run.lr, betas=(run.beta1, run.beta2), eps=run.adam_eps, fused=True
         )
         self.averaged = {name: torch.zeros_like(w) for name, w in self.sae.named_parameters()} if run.ema else {}
         self.silent = torch.zeros(run.d_sae, dtype=torch.int64, device=device)

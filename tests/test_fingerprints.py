@@ -49,6 +49,7 @@ def test_a_change_that_is_reached_changes_it(package, old, new):
         ("def inner():", 'def inner():\n    """Two."""'),
         ("    return 2", "    # two\n    return 2"),
         ("def inner():", "def inner() -> int:"),
+        ("SIZE = 3", 'SIZE = 3\n"""Three."""'),
     ],
 )
 def test_unreached_code_docstrings_and_comments_do_not(package, old, new):

@@ -96,6 +96,8 @@ def test_nan_activations_at_the_start_and_later_are_told_apart_from_divergence(m
         ("sparsity", -1.0),
         ("ema", 1.0),
         ("beta1", 1.0),
+        ("beta2", -0.5),
+        ("adam_eps", 0.0),
         ("lr_warmup", -1),
         ("seed", -1),
         ("dead_after", 0),
@@ -112,7 +114,26 @@ def test_an_unknown_option_lists_the_known_ones():
         replace(RUN, options={"aux": 0.0})
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"sparsity": 99.0}, "sparsity.*d_sae=16.*99"),
+        ({"options": {"k_aux": 0}}, "k_aux.*0"),
+        ({"options": {"generator": 3}}, "option 'generator'"),
+        ({"options": {"tied_init": False}}, "option 'tied_init'"),
+        ({"architecture": "topafa", "options": {"rule": "nearer"}}, "rule.*'nearer'"),
+        ({"architecture": "batchtopk", "ema": 0.9}, "ema.*batchtopk.*0.9"),
+        ({"architecture": "batchtopk", "sparsity": 0.01}, "batch \\* sparsity"),
+    ],
+)
+def test_what_the_architecture_refuses_is_refused_before_training(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RUN, **changes)
+
+
 def test_equal_runs_are_one_run():
+    assert repr(replace(RUN, options={"aux_coefficient": 0})) == repr(replace(RUN, options={"aux_coefficient": 0.0}))
+    assert repr(replace(RUN, options={"unit_norm": 0})) == repr(replace(RUN, options={"unit_norm": False}))
     assert replace(RUN, sparsity=3) == RUN == replace(RUN, sparsity=3.0) and repr(replace(RUN, sparsity=3)) == repr(RUN)
     assert replace(RUN, options={"k_aux": 2, "aux_coefficient": 0.1}) == replace(
         RUN, options={"aux_coefficient": 0.1, "k_aux": 2}

@@ -14,6 +14,14 @@ def default_k_aux(d_in: int) -> int:
     return 2 ** round(math.log2(max(d_in / 2, 1)))
 
 
+def check_auxk(aux_coefficient: float, k_aux: int | None) -> None:
+    """Refuse a negative or non-finite coefficient and a k_aux below 1 before anything is trained."""
+    if not 0 <= aux_coefficient < math.inf:
+        raise ValueError(f"aux_coefficient must be finite and not negative, got {aux_coefficient}")
+    if k_aux is not None and k_aux < 1:
+        raise ValueError(f"k_aux must be at least 1, got {k_aux}")
+
+
 def auxiliary_loss(
     sae: SAE,
     centred: Float[Tensor, "batch d_in"],

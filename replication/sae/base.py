@@ -3,6 +3,7 @@
 import abc
 import inspect
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +64,8 @@ class SAE(nn.Module, abc.ABC):
         for name, value in (("d_in", d_in), ("d_sae", d_sae)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if not sparsity > 0:
-            raise ValueError(f"sparsity must be positive, got {sparsity}")
+        if not 0 < sparsity < math.inf:
+            raise ValueError(f"sparsity must be positive and finite, got {sparsity}")
         if normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation must be one of {sorted(NORMALISATIONS)}, got {normalisation!r}")
         self.d_in, self.d_sae, self.sparsity = d_in, d_sae, sparsity

@@ -4,7 +4,7 @@ import abc
 
 import torch
 
-from replication.sae.auxk import auxiliary_loss, default_k_aux
+from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Bool, Float, Tensor
 
@@ -50,10 +50,7 @@ class BatchSelection(SAE):
             raise ValueError(f"sparsity is the mean number of active latents, at most d_sae={d_sae}, got {sparsity}")
         if not 0 <= threshold_decay < 1:
             raise ValueError(f"threshold_decay must be in [0, 1), got {threshold_decay}")
-        if aux_coefficient < 0:
-            raise ValueError(f"aux_coefficient must not be negative, got {aux_coefficient}")
-        if k_aux is not None and k_aux < 1:
-            raise ValueError(f"k_aux must be at least 1, got {k_aux}")
+        check_auxk(aux_coefficient, k_aux)
         self.threshold_decay, self.aux_coefficient = threshold_decay, aux_coefficient
         self.k_aux = default_k_aux(d_in) if k_aux is None else k_aux
         self.register_buffer("scale", torch.ones(()))

@@ -85,10 +85,13 @@ class JumpReLU(SAE):
     they are right: sec. 4.)
 
     `threshold` is the initial theta; `bandwidth` the width of the window around theta that trains it, both for inputs
-    with E|x|^2 = 1; `kernel` its shape. theta is a parameter kept at 0 or above, or exp of one with `log_threshold`
-    (at Adam's pace of one learning rate per step that one takes long to grow). `target_l0` replaces the penalty by
-    lambda (L0 / target_l0 - 1)^2, L0 the batch mean. `ste_into_pre` lets the pseudo-derivatives into the
-    pre-activations, so that lambda reaches the encoder too.
+    with E|x|^2 = 1 (the normalisation "gao" has it; for raw activations scale both); `kernel` its shape. theta is a
+    parameter kept at 0 or above, or exp of one with `log_threshold` (at Adam's pace of one learning rate per step that
+    one takes long to grow). `target_l0` replaces the penalty by lambda (L0 / target_l0 - 1)^2, L0 the batch mean.
+    `ste_into_pre` lets the pseudo-derivatives into the pre-activations, so that lambda reaches the encoder too.
+
+    Differs from the paper: b_dec starts at the geometric median instead of 0, and a tied encoder at the scale that
+    fits.
     """
 
     def __init__(

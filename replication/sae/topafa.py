@@ -2,7 +2,7 @@
 
 import torch
 
-from replication.sae.auxk import auxiliary_loss, default_k_aux
+from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Bool, Float, Tensor
 
@@ -46,7 +46,9 @@ class TopAFA(SAE):
     latents no sparser, larger lambda has gone with more of them, so `ramp` does not apply to it.
 
     Differs from the released code: AuxK is that of this library, i.e. its residual is detached and its error is divided
-    by the spread of the residual. A tied encoder starts at the norm of the input (`initialise`).
+    by the spread of the residual. A tied encoder starts at the norm of the input (`initialise`). b_dec starts at the
+    geometric median instead of 0, so that |x - b_dec| and |x|, the targets of selection and of L_AFA, differ from the
+    first step on.
     """
 
     def __init__(
@@ -65,10 +67,7 @@ class TopAFA(SAE):
         super().__init__(d_in, d_sae, sparsity, **kwargs)
         if rule not in RULES:
             raise ValueError(f"rule must be one of {list(RULES)}, got {rule!r}")
-        if aux_coefficient < 0:
-            raise ValueError(f"aux_coefficient must not be negative, got {aux_coefficient}")
-        if k_aux is not None and k_aux < 1:
-            raise ValueError(f"k_aux must be at least 1, got {k_aux}")
+        check_auxk(aux_coefficient, k_aux)
         self.rule, self.afa_loss, self.target_centred = rule, afa_loss, target_centred
         self.aux_coefficient = aux_coefficient
         self.k_aux = default_k_aux(d_in) if k_aux is None else k_aux

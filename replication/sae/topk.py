@@ -3,7 +3,7 @@
 import torch
 
 from replication.kernels import sparse_decode, topk_encode
-from replication.sae.auxk import auxiliary_loss, default_k_aux
+from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Bool, Float, Tensor
 
@@ -28,8 +28,7 @@ class TopK(SAE):
         super().__init__(d_in, d_sae, sparsity, **kwargs)
         if sparsity != int(sparsity) or sparsity > d_sae:
             raise ValueError(f"sparsity of a TopK SAE is k, a whole number from 1 to d_sae={d_sae}, got {sparsity}")
-        if aux_coefficient < 0:
-            raise ValueError(f"aux_coefficient must not be negative, got {aux_coefficient}")
+        check_auxk(aux_coefficient, k_aux)
         self.k = int(sparsity)
         self.aux_coefficient = aux_coefficient
         self.k_aux = default_k_aux(d_in) if k_aux is None else k_aux
