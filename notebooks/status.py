@@ -34,7 +34,9 @@ pages.stored_rows(preset)
 #
 # - `data/results` holds the `gpu` and `paper` tables. It is under version control: a diff shows which numbers a change
 #   brought.
-# - `data/cache/results` holds the `smoke` and `cpu` tables. They belong to the machine that computed them.
+# - `data/cache/results` holds the `smoke` and `cpu` tables. They belong to the machine that computed them. A copy of one
+#   machine's `cpu` rows, made by `replicate snapshot`, stands in `data/results` for the README's scorecard; no page reads
+#   it.
 #
 # A row carries the fields of its run, the measured numbers, the fingerprints of subject and corpus, the commit and
 # whether the library had uncommitted changes, device, thread count, versions, and the date.
