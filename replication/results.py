@@ -28,6 +28,7 @@ from replication.fingerprints import code_fingerprint
 from replication.paths import CACHE, RESULTS, ROOT
 from replication.sae import architecture
 
+_fingerprint = cache(code_fingerprint)  # a process has one version of the code, a table many rows that depend on it
 PRESETS = ("smoke", "cpu", "gpu", "paper")
 COMMITTED = ("gpu", "paper")
 
@@ -60,7 +61,7 @@ class Study:
         used = []
         if isinstance(run, train.Run):  # what the run looks up by name
             used = [architecture(run.architecture), NORMALISATIONS[run.normalisation]]
-        return code_fingerprint(self.measure, *_types(run), *used)
+        return _fingerprint(self.measure, *_types(run), *used)
 
     def is_stale(self, run, row: dict, committed: bool) -> bool:
         """The code that made the row has changed, or, for rows of this machine, its language model or its text."""
