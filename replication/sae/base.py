@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from replication.activations import NORMALISATIONS
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 class Output(NamedTuple):
@@ -49,6 +49,9 @@ class SAE(nn.Module, abc.ABC):
     `objective`.
     """
 
+    capturable = True
+    """Whether a step runs without asking the GPU for a number, so that it can be recorded as a CUDA graph."""
+
     def __init__(
         self,
         d_in: int,
@@ -79,6 +82,7 @@ class SAE(nn.Module, abc.ABC):
         self.W_enc = nn.Parameter(encoder_rows.clone().T)
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(unit_rows(decoder_rows))
+        self.shadow: Tensor | None = None  # latent-major bfloat16 copy of W_enc, where the optimiser keeps one
         self.b_dec = nn.Parameter(torch.zeros(d_in))
 
     @abc.abstractmethod
@@ -88,10 +92,13 @@ class SAE(nn.Module, abc.ABC):
         """Pre-activations to latents: the one step in which architectures differ. `centred` is x - b_dec."""
 
     @abc.abstractmethod
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+    ) -> Objective:
         """The training loss on a batch of normalised activations.
 
-        `dead` marks latents silent for long; `ramp`, from 0 to 1, is how much of a sparsity penalty counts yet.
+        `dead` lists latents silent for long, each once; entries of d_sae or more are padding. `ramp`, from 0 to 1, is
+        how much of a sparsity penalty counts yet.
         """
 
     def pre(self, x: Float[Tensor, "batch {self.d_in}"]) -> Float[Tensor, "batch {self.d_sae}"]:
@@ -138,6 +145,9 @@ class SAE(nn.Module, abc.ABC):
         """Put the decoder rows back on the unit sphere."""
         if self.unit_norm:
             self.W_dec.copy_(unit_rows(self.W_dec))
+
+    def clamp_parameters(self) -> None:  # noqa: B027  most architectures have nothing to do
+        """Put parameters that left their range in a step back into it."""
 
     def config(self) -> dict:
         """The constructor's arguments, by name, as this SAE holds them."""

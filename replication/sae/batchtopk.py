@@ -6,7 +6,7 @@ import torch
 
 from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 def batch_topk(pre: Float[Tensor, "batch d_sae"], k: float) -> Float[Tensor, "batch d_sae"]:
@@ -73,14 +73,16 @@ class BatchSelection(SAE):
         latents = batch_topk(self.pre(x[:4096]), self.sparsity)
         self.threshold.copy_(updated_threshold(self.threshold, latents, self.threshold_decay))
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+    ) -> Objective:
         latents = batch_topk(self.pre(x), self.sparsity)
         if self.training:
             self.threshold.copy_(updated_threshold(self.threshold, latents.detach(), self.threshold_decay))
         recons = self.reconstructions(latents)
         errors = [squared_error(x, recon) for recon in recons]
         loss = torch.stack(errors).mean() / self.scale
-        if self.aux_coefficient and dead.any():
+        if self.aux_coefficient and len(dead):
             aux = auxiliary_loss(self, x - self.b_dec, x - recons[-1], dead, self.k_aux)
             loss = loss + self.aux_coefficient * aux
         return Objective(loss, errors[-1].detach(), latents.detach().amax(0) > 0)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 class Gated(SAE):
@@ -38,7 +38,9 @@ class Gated(SAE):
         """H(gate) ReLU(exp(r_mag) product + b_mag)."""
         return torch.relu(self.r_mag.exp() * product + self.b_mag) * (gate > 0)
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+    ) -> Objective:
         product = (x - self.b_dec) @ self.W_enc  # not pre - b_enc, whose gradient to b_enc would cancel only roughly
         gate = product + self.b_enc
         latents = self.gate_magnitudes(gate, product)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "rectangle": lambda u: (u.abs() < 0.5).to(u.dtype),
@@ -125,7 +125,9 @@ class JumpReLU(SAE):
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         return jumprelu(pre, self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+    ) -> Objective:
         with torch.autocast(x.device.type, enabled=False):  # bf16's spacing near theta is wider than a narrow window
             pre = self.pre(x)
         estimator = (self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
@@ -136,8 +138,7 @@ class JumpReLU(SAE):
         return Objective(error + ramp * self.sparsity * penalty, error.detach(), active.detach().amax(0) > 0)
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Unit decoder rows; a raw theta below 0 goes back to 0."""
-        super().after_step()
+    def clamp_parameters(self) -> None:
+        """A raw theta below 0 goes back to 0."""
         if not self.log_threshold:
             self.theta_raw.clamp_(min=0)

@@ -3,7 +3,7 @@
 import torch
 
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 GRADIENTS = ("relu", "ste")
 
@@ -52,7 +52,9 @@ class ProLU(SAE):
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         return prolu(pre - self.b_enc, self.b_enc, self.gradient)
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+    ) -> Objective:
         m = (x - self.b_dec) @ self.W_enc  # not pre - b_enc, whose gradient to b_enc would cancel only roughly
         latents = prolu(m, self.b_enc, self.gradient)
         error = squared_error(x, self.decode(latents))

@@ -3,7 +3,7 @@
 import torch
 
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 class ReLU(SAE):
@@ -16,7 +16,9 @@ class ReLU(SAE):
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         return torch.relu(pre)
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+    ) -> Objective:
         recon, latents = self(x)
         error = squared_error(x, recon)
         penalty = latents.sum(0).sum(dtype=x.dtype) / len(x)

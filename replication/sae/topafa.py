@@ -4,10 +4,19 @@ import torch
 
 from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Bool, Float, Int, Tensor
 
+DEPTH = 512
+"""Latents sorted per token before all of them are: enough unless a token needs more to reach its norm."""
 SENTINEL = 1e8  # of the released code: energy put in place of the last cumulative one, so that "keep all" never wins
 RULES = ("nearest", "first-to-exceed")
+
+
+def _descending(energies: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """Cumulative sums of the `depth` largest of each row and the latents they belong to; of equals the first first."""
+    order = energies.topk(depth, dim=-1, sorted=False).indices.sort(dim=-1).values
+    energy, within = energies.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    return energy.cumsum(-1), order.gather(-1, within)
 
 
 @torch.no_grad()
@@ -22,15 +31,18 @@ def afa_selection(
     nearest: k = argmin_m |sqrt(C_m) - target|, the first on ties, C_d_sae replaced by SENTINEL; so k is at least 1.
     first-to-exceed: k = the smallest m with sqrt(C_m) >= target; all if there is none.
     """
-    energy, order = (latents * row_norms).square().sort(dim=-1, descending=True, stable=True)
-    energy, target = energy.cumsum(-1), target.unsqueeze(-1)
+    energies, target = (latents * row_norms).square(), target.unsqueeze(-1)
+    energy, order = _descending(energies, min(DEPTH, latents.shape[-1]))
+    if energy.shape != latents.shape and (energy[:, -1:].sqrt() < target).any():
+        energy, order = _descending(energies, latents.shape[-1])
     if rule == "nearest":
-        energy[:, -1] = SENTINEL
+        if energy.shape == latents.shape:
+            energy[:, -1] = SENTINEL
         k = 1 + (energy.sqrt() - target).abs().argmin(-1, keepdim=True)
     else:
         k = 1 + (energy.sqrt() < target).sum(-1, keepdim=True)
-    kept = torch.arange(latents.shape[-1], device=k.device) < k
-    return torch.zeros_like(kept).scatter(-1, order, kept)
+    kept = torch.arange(order.shape[-1], device=k.device) < k
+    return torch.zeros_like(latents, dtype=torch.bool).scatter(-1, order, kept)
 
 
 class TopAFA(SAE):
@@ -50,6 +62,8 @@ class TopAFA(SAE):
     geometric median instead of 0, so that |x - b_dec| and |x|, the targets of selection and of L_AFA, differ from the
     first step on.
     """
+
+    capturable = False  # how deep to sort is asked at every step
 
     def __init__(
         self,
@@ -92,13 +106,15 @@ class TopAFA(SAE):
             energy = self.pre(first).relu().square().sum().clamp(min=1e-12)
             self.W_enc.mul_(((first - self.b_dec).square().sum() / energy).sqrt())
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+    ) -> Objective:
         recon, latents = self(x)
         error = squared_error(x, recon)
         loss = error / self.d_in
         if self.afa_loss:
             target = x - self.b_dec if self.target_centred else x
             loss = loss + self.sparsity * (latents.norm(dim=-1) - target.norm(dim=-1)).square().mean()
-        if self.aux_coefficient and dead.any():
+        if self.aux_coefficient and len(dead):
             loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.b_dec, x - recon, dead, self.k_aux)
         return Objective(loss, error.detach(), latents.detach().amax(0) > 0)
