@@ -33,7 +33,7 @@ CONTROL, PUBLISHED = "#8a8a8a", "#111111"
 
 
 def named(name: str) -> Callable[..., Figure]:
-    """The function a paper refers to: "frontier" is one of this module, "scaling.joint_law" one of `figures.scaling`."""
+    """The function a paper means: "frontier" is one of this module, "scaling.joint_law" one of `figures.scaling`."""
     module, _, function = name.rpartition(".")
     return getattr(import_module(f"{__name__}.{module}" if module else __name__), function)
 
