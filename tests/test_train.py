@@ -59,7 +59,9 @@ def test_the_moving_average_is_the_bias_corrected_mean_of_the_weights(monkeypatc
     seen = []
     real = training._Trainee.step
     monkeypatch.setattr(
-        training._Trainee, "step", lambda self, x: (real(self, x), seen.append(self.sae.b_enc.detach().clone()))
+        training._Trainee,
+        "step",
+        lambda self, *batch: (real(self, *batch), seen.append(self.sae.b_enc.detach().clone())),
     )
     trained = next(train([replace(RUN, tokens=4 * 64, ema=0.5)]))
     powers = torch.tensor([0.5**4, 0.5**3, 0.5**2, 0.5]).unsqueeze(-1)
@@ -148,9 +150,9 @@ def test_the_penalty_grows_over_the_warm_up(monkeypatch):
     seen = []
     real = training.architecture("relu").objective
 
-    def objective(self, x, dead, ramp=1.0):
+    def objective(self, x, dead, ramp=1.0, target=None):
         seen.append(ramp)
-        return real(self, x, dead, ramp)
+        return real(self, x, dead, ramp, target)
 
     monkeypatch.setattr(training.architecture("relu"), "objective", objective)
     list(train([replace(RUN, architecture="relu", sparsity=0.1, tokens=6 * 64, sparsity_warmup=4 * 64)]))

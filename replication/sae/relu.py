@@ -16,8 +16,15 @@ class ReLU(SAE):
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         return torch.relu(pre)
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
+    def objective(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Bool[Tensor, " d_sae"],
+        ramp: float = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
+    ) -> Objective:
+        target = x if target is None else target
         recon, latents = self(x)
-        error = squared_error(x, recon)
+        error = squared_error(target, recon)
         penalty = latents.sum(0).sum(dtype=x.dtype) / len(x)
         return Objective(error + ramp * self.sparsity * penalty, error.detach(), latents.detach().amax(0) > 0)

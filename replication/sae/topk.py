@@ -1,5 +1,7 @@
 """TopK with the auxiliary loss for dead latents (Gao et al. 2024)."""
 
+from typing import ClassVar
+
 import torch
 
 from replication.kernels import sparse_decode, topk_encode
@@ -14,6 +16,8 @@ class TopK(SAE):
     Loss: E|x - recon|^2 / scale + aux_coefficient * AuxK. `scale` is E|x - mean|^2 of the initial sample, so that the
     two terms are in the same unit (the paper's normalised MSE). `k_aux` defaults to the power of two nearest d_in / 2.
     """
+
+    scales_with: ClassVar = SAE.scales_with | {"scale": 2}
 
     def __init__(
         self,
@@ -38,18 +42,26 @@ class TopK(SAE):
         top = pre.topk(self.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
 
-    def initialise(self, x: Float[Tensor, "n {self.d_in}"]) -> None:
-        super().initialise(x)
-        self.scale.copy_((x - x.mean(0)).square().sum(-1).mean())
+    def initialise(self, x: Float[Tensor, "n {self.d_in}"], target: Float[Tensor, "n d_out"] | None = None) -> None:
+        super().initialise(x, target)
+        target = x if target is None else target
+        self.scale.copy_((target - target.mean(0)).square().sum(-1).mean())
 
-    def objective(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], ramp: float = 1.0) -> Objective:
-        centred = x - self.b_dec
+    def objective(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Bool[Tensor, " d_sae"],
+        ramp: float = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
+    ) -> Objective:
+        target = x if target is None else target
+        centred = x - self.centre
         values, indices = topk_encode(centred, self.W_enc.T, self.b_enc, self.k)
         values = values.relu()
         recon = sparse_decode(values, indices, self.W_dec) + self.b_dec
-        error = squared_error(x, recon)
+        error = squared_error(target, recon)
         loss = error / self.scale
         if self.aux_coefficient and dead.any():
-            loss = loss + self.aux_coefficient * auxiliary_loss(self, centred, x - recon, dead, self.k_aux)
+            loss = loss + self.aux_coefficient * auxiliary_loss(self, centred, target - recon, dead, self.k_aux)
         fired = torch.zeros_like(dead).index_fill_(0, indices[values > 0], True)
         return Objective(loss, error.detach(), fired)
