@@ -9,6 +9,7 @@ annotations. Names that a registry looks up at run time cannot be seen this way:
 import ast
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +67,13 @@ def _form(node) -> object:
 
 def _is_bare_string(node) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def types_of(value) -> list[type]:
+    """The classes of a frozen dataclass and of those it holds: a run, its source, its corpus."""
+    if not is_dataclass(value):
+        return []
+    return [type(value)] + [one for f in fields(value) for one in types_of(getattr(value, f.name))]
 
 
 def reachable(*roots: Callable) -> dict[tuple[str, str], str]:

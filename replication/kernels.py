@@ -1,36 +1,161 @@
 """Sparse pieces of a training step: the k selected latents of a token touch k rows of the weights, not all of them.
 
 Weights are passed latent-major, `(d_sae, d_in)`, so that one latent is one contiguous row. Each function equals the
-dense autograd expression in its docstring; the tests hold it to that. Gradients take one of two routes, whichever is
-faster at the size: gather and add the k rows of each token, or scatter into a dense matrix and multiply.
+dense autograd expression in its docstring; the tests hold it to that. This module is the reference in plain torch and
+the choice of route: on a GPU with Triton the kernels of `triton_kernels` do the same work.
 """
 
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
 from replication.shapes import Float, Int, Tensor
 
 DENSE_BELOW = 512
-"""Up to this many latents per selected one the dense route is the faster one (measured on a CPU with bf16 products)."""
+"""Up to this many latents per selected one, gradients of the weights are products with a scattered dense matrix
+(measured on a CPU with bf16 products; on an H200 the sparse kernels win from 600 to 900 at a batch of 4,096)."""
+ENCODE_ELEMENTS = 2**29
+"""Pre-activations held at once: the tokens of a batch are encoded in turns where there would be more."""
+PACKED_LATENTS = 2**16
+"""The index of a latent must fit into the 16 bits that a bfloat16 leaves free in a 32-bit key."""
+PACKED_ROWS = 128
 
 
-def _rows_gradient(indices: Tensor, weights: Tensor, rows: Tensor, n: int, dtype: torch.dtype) -> Tensor:
-    """sum over tokens b and slots j of weights[b, j] * rows[b], added to row indices[b, j] of an (n, d) zero matrix."""
+class Selected(NamedTuple):
+    """The latents a token keeps, in no particular order."""
+
+    values: Tensor
+    """(batch, k) pre-activations."""
+    indices: Tensor
+    """(batch, k) int64 latents, distinct for each token."""
+    tokens_of: "TokensOf"
+    """The same choice seen from the latents; both gradients share it."""
+
+    def largest(self, k: int) -> "Selected":
+        """The k largest among those kept."""
+        values, slots = self.values.topk(k, dim=-1, sorted=False)
+        indices = self.indices.gather(-1, slots)
+        return Selected(values, indices, TokensOf(indices, self.tokens_of.n))
+
+    def fired(self) -> Tensor:
+        """(d_sae,) bool: the latent has a positive value on some token."""
+        n = self.tokens_of.n
+        kept = torch.where(self.values > 0, self.indices, n).flatten()  # no boolean index: it would wait for the GPU
+        return torch.zeros(n + 1, dtype=torch.bool, device=kept.device).index_fill_(0, kept, True)[:-1]
+
+
+class TokensOf:
+    """For each latent, the tokens that chose it: found by one sort when first needed, then shared by both gradients."""
+
+    def __init__(self, indices: Tensor, n: int):
+        self.indices, self.n = indices, n
+        self._groups = None
+
+    @property
+    def groups(self):
+        if self._groups is None:
+            self._groups = _triton().group_by_latent(self.indices, self.n)
+        return self._groups
+
+
+@cache
+def _triton():
+    """The module of Triton kernels, or None where Triton is not installed."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from replication import triton_kernels
+
+    return triton_kernels
+
+
+def uses_triton(x: Tensor) -> bool:
+    """Whether the Triton kernels do the work for a tensor of this device."""
+    return x.is_cuda and _triton() is not None
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def _packed_largest(pre: Tensor, k: int) -> Tensor:
+    """Indices of the k largest of each row of bfloat16s on a CPU; rows without k positive numbers fill up with others.
+
+    A number and its index share one 32-bit integer, so that a partition of integers, which numpy does in vector
+    registers, moves both: about three times as fast as `torch.topk`, which moves pairs. A thread works through its rows
+    in blocks that stay in its cache.
+    """
+    n, threads = pre.shape[-1], torch.get_num_threads()
+    bits, low = pre.detach().view(torch.int16).numpy(), np.arange(n, dtype=np.int32)
+    indices = np.empty((len(pre), k), np.int64)
+
+    def work(first: int) -> None:
+        keys = np.empty((PACKED_ROWS, n), np.int32)
+        for start in range(first * PACKED_ROWS, len(pre), threads * PACKED_ROWS):
+            block = bits[start : start + PACKED_ROWS]
+            key = np.left_shift(block, 16, out=keys[: len(block)], dtype=np.int32, casting="unsafe")
+            np.bitwise_or(key, low, out=key)
+            key.partition(n - k, axis=-1)
+            np.bitwise_and(key[:, n - k :], PACKED_LATENTS - 1, out=indices[start : start + PACKED_ROWS])
+
+    list(_pool(threads).map(work, range(threads)))
+    return torch.from_numpy(indices)
+
+
+def largest(pre: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """Values and indices of the k largest of each row, in no particular order.
+
+    On a CPU in bfloat16 a row with fewer than k positive numbers gets all of those and any of the others: the ReLU that
+    follows makes them 0. Everywhere else the choice is `torch.topk`'s.
+    """
+    if uses_triton(pre):
+        return _triton().topk(pre, k)
+    if pre.dtype == torch.bfloat16 and k < pre.shape[-1] <= PACKED_LATENTS:
+        indices = _packed_largest(pre, k)
+        return pre.gather(-1, indices), indices
+    return pre.topk(k, dim=-1, sorted=False)
+
+
+def keep_largest(pre: Float[Tensor, "batch n"], k: int) -> Float[Tensor, "batch n"]:
+    """`pre` with all but the k largest of each row set to 0, chosen as in `largest`."""
+    kept = torch.zeros_like(pre, dtype=torch.bool).scatter_(-1, largest(pre.detach(), k)[1], True)
+    return torch.where(kept, pre, 0)
+
+
+def _rows_gradient(tokens_of: TokensOf, weights: Tensor, source: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum over tokens b and slots j of weights[b, j] * source[b] in row indices[b, j] of an (n, d) matrix."""
+    n, indices = tokens_of.n, tokens_of.indices
     if n <= DENSE_BELOW * weights.shape[1]:
         scattered = torch.zeros(
-            n, len(rows), dtype=dtype, device=rows.device
-        )  # latent-major: the product needs no copy
-        scattered[indices, torch.arange(len(rows), device=rows.device).unsqueeze(-1)] = weights.to(dtype)
-        return (scattered @ rows.to(dtype)).to(rows.dtype)
-    contributions = (weights.unsqueeze(-1) * rows.unsqueeze(1)).flatten(0, 1)
-    return rows.new_zeros(n, rows.shape[1]).index_add_(0, indices.flatten(), contributions)
+            n, len(source), dtype=dtype, device=source.device
+        )  # latent-major: no copy before the mm
+        scattered[indices, torch.arange(len(source), device=source.device).unsqueeze(-1)] = weights.to(dtype)
+        return (scattered @ source.to(dtype)).to(source.dtype)
+    if uses_triton(source):
+        return _triton().rows_gradient(tokens_of.groups, weights, source, n)
+    contributions = (weights.unsqueeze(-1) * source.unsqueeze(1)).flatten(0, 1)
+    return source.new_zeros(n, source.shape[1]).index_add_(0, indices.flatten(), contributions)
 
 
 def _products(x: Tensor, rows: Tensor, indices: Tensor, dtype: torch.dtype) -> Tensor:
     """x[b] . rows[indices[b, j]] for every token b and slot j."""
+    if uses_triton(x):
+        return _triton().products(x, rows, indices)
     if len(rows) <= DENSE_BELOW * indices.shape[1]:
         return (x.to(dtype) @ rows.to(dtype).T).gather(1, indices).to(x.dtype)
     return torch.bmm(rows[indices], x.unsqueeze(-1)).squeeze(-1)
+
+
+def _combine(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
+    """sum_j values[b, j] * rows[indices[b, j]]."""
+    if uses_triton(values):
+        return _triton().decode(values, indices, rows)
+    return embedding_bag(indices, rows, per_sample_weights=values, mode="sum")
 
 
 def _matmul_dtype(x: Tensor) -> torch.dtype:
@@ -41,50 +166,91 @@ def _matmul_dtype(x: Tensor) -> torch.dtype:
 
 class _SparseDecode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, indices, rows):
-        ctx.save_for_backward(values, indices, rows)
-        ctx.dtype = _matmul_dtype(values)
-        return embedding_bag(indices, rows, per_sample_weights=values, mode="sum")
+    def forward(ctx, values, rows, indices, tokens_of):
+        ctx.save_for_backward(values, rows)
+        ctx.tokens_of, ctx.dtype = tokens_of, _matmul_dtype(values)
+        return _combine(values, indices, rows)
 
     @staticmethod
     def backward(ctx, grad):
-        values, indices, rows = ctx.saved_tensors
-        grad_rows = _rows_gradient(indices, values, grad, len(rows), ctx.dtype)
-        return _products(grad, rows, indices, ctx.dtype), None, grad_rows
+        values, rows = ctx.saved_tensors
+        grad_rows = _rows_gradient(ctx.tokens_of, values, grad, ctx.dtype)
+        return _products(grad, rows, ctx.tokens_of.indices, ctx.dtype), grad_rows, None, None
 
 
 class _TopKEncode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, rows, bias, k):
-        ctx.dtype = _matmul_dtype(x)
+    def forward(ctx, x, rows, bias, k, shadow):
+        dtype = _matmul_dtype(x)
+        weight, offset = (rows.to(dtype) if shadow is None else shadow).T, bias.to(dtype)
+        turns = x.to(dtype).split(max(1, ENCODE_ELEMENTS // len(rows)))
         with torch.autocast(x.device.type, enabled=False):  # autocast would copy the pre-activations back to float32
-            pre = torch.addmm(bias.to(ctx.dtype), x.to(ctx.dtype), rows.T.to(ctx.dtype))
-            values, indices = pre.topk(k, dim=-1, sorted=False)
-        ctx.save_for_backward(x, rows, indices)
+            chosen = [largest(torch.addmm(offset, some, weight), k) for some in turns]
+        values, indices = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*chosen, strict=True))
+        ctx.save_for_backward(x, rows)
+        ctx.tokens_of, ctx.dtype = TokensOf(indices, len(rows)), dtype
         ctx.mark_non_differentiable(indices)
-        return values.to(x.dtype), indices
+        return values.to(x.dtype), indices, ctx.tokens_of
 
     @staticmethod
-    def backward(ctx, grad, _):
-        x, rows, indices = ctx.saved_tensors
-        grad_x = embedding_bag(indices, rows, per_sample_weights=grad, mode="sum") if ctx.needs_input_grad[0] else None
+    def backward(ctx, grad, *_):
+        x, rows = ctx.saved_tensors
+        indices = ctx.tokens_of.indices
+        grad_x = _combine(grad, indices, rows) if ctx.needs_input_grad[0] else None
         grad_bias = grad.new_zeros(len(rows)).index_add_(0, indices.flatten(), grad.flatten())
-        return grad_x, _rows_gradient(indices, grad, x, len(rows), ctx.dtype), grad_bias, None
+        return grad_x, _rows_gradient(ctx.tokens_of, grad, x, ctx.dtype), grad_bias, None, None
 
 
-def sparse_decode(
-    values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"], rows: Float[Tensor, "d_sae d_in"]
-) -> Float[Tensor, "batch d_in"]:
+@torch.no_grad()
+def adam_rows_(
+    weight: Float[Tensor, "n d"],
+    grad: Float[Tensor, "n d"],
+    mean: Float[Tensor, "n d"],
+    square: Float[Tensor, "n d"],
+    scalars: Float[Tensor, " three"],
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    unit_rows: bool,
+    shadow: Float[Tensor, "n d"] | None = None,
+) -> None:
+    """One step of Adam on latent-major weights, in place; `scalars` are lr, 1 - beta1^t and 1 - beta2^t.
+
+    With `unit_rows` the gradient first loses its part along each row, g - (g . w) w, and rows are divided by their norm
+    afterwards. `shadow` receives the new weights in its own precision.
+    """
+    if uses_triton(weight):
+        options = {"beta1": beta1, "beta2": beta2, "eps": eps, "project": unit_rows, "unit_norm": unit_rows}
+        _triton().adam_rows_(weight, grad, mean, square, scalars, **options, shadow=shadow)
+        return
+    lr, correction1, correction2 = scalars
+    if unit_rows:
+        grad = grad - (grad * weight).sum(-1, keepdim=True) * weight
+    mean.lerp_(grad, 1 - beta1)
+    square.lerp_(grad.square(), 1 - beta2)
+    weight.sub_(lr / correction1 * mean / ((square / correction2).sqrt() + eps))
+    if unit_rows:
+        weight.copy_(torch.nn.functional.normalize(weight, dim=-1))
+    if shadow is not None:
+        shadow.copy_(weight)
+
+
+def sparse_decode(selected: Selected, rows: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "batch d_in"]:
     """Decode k latents per token: sum_j values[b, j] * rows[indices[b, j]], equal to `scatter(values) @ rows`."""
-    return _SparseDecode.apply(values, indices, rows)
+    return _SparseDecode.apply(selected.values, rows, selected.indices, selected.tokens_of)
 
 
 def topk_encode(
-    x: Float[Tensor, "batch d_in"], rows: Float[Tensor, "d_sae d_in"], bias: Float[Tensor, " d_sae"], k: int
-) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-    """The k largest of `x @ rows.T + bias` per token, with their indices, in no particular order.
+    x: Float[Tensor, "batch d_in"],
+    rows: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    k: int,
+    shadow: Float[Tensor, "d_sae d_in"] | None = None,
+) -> Selected:
+    """The k largest of `x @ rows.T + bias` per token, chosen as in `largest`.
 
     Under autocast the product, the choice of latents and the dense gradients are made in its precision; values and
-    gradients come back in the precision of `x`.
+    gradients come back in the precision of `x`. `shadow` is a copy of `rows` in that precision, where one is kept.
     """
-    return _TopKEncode.apply(x, rows, bias, k)
+    return Selected(*_TopKEncode.apply(x, rows, bias, k, shadow))

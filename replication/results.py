@@ -23,10 +23,8 @@ import pandas as pd
 import torch
 
 from replication import train
-from replication.activations import NORMALISATIONS
-from replication.fingerprints import code_fingerprint
+from replication.fingerprints import code_fingerprint, types_of
 from replication.paths import CACHE, RESULTS, ROOT
-from replication.sae import architecture
 
 _fingerprint = cache(code_fingerprint)  # a process has one version of the code, a table many rows that depend on it
 PRESETS = ("smoke", "cpu", "gpu", "paper")
@@ -58,10 +56,8 @@ class Study:
 
     def code(self, run) -> str:
         """Fingerprint of the code that a row of `run` depends on."""
-        used = []
-        if isinstance(run, train.Run):  # what the run looks up by name
-            used = [architecture(run.architecture), NORMALISATIONS[run.normalisation]]
-        return _fingerprint(self.measure, *_types(run), *used)
+        used = train.dependencies(run) if isinstance(run, train.Run) else types_of(run)
+        return _fingerprint(self.measure, *used)
 
     def is_stale(self, run, row: dict, committed: bool) -> bool:
         """The code that made the row has changed, or, for rows of this machine, its language model or its text."""
@@ -74,13 +70,6 @@ class Study:
         """The table that holds a preset's rows; `committed`: the one in data/results whatever the preset."""
         folder = RESULTS if committed or preset in COMMITTED else CACHE / "results"
         return folder / f"{self.paper}.{preset}.jsonl"
-
-
-def _types(value) -> list[type]:
-    """The classes of a frozen dataclass and of those it holds: a run, its source, its corpus."""
-    if not is_dataclass(value):
-        return []
-    return [type(value)] + [one for f in fields(value) for one in _types(getattr(value, f.name))]
 
 
 def check_preset(preset: str) -> None:

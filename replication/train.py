@@ -16,6 +16,9 @@ import torch
 from tqdm import tqdm
 
 from replication.activations import NORMALISATIONS, ActivationSource, Gaussian, Pair, as_pair
+from replication.fingerprints import types_of
+from replication.graphs import Replayed
+from replication.optimise import Adam
 from replication.sae import SAE, architecture
 from replication.sae.batchtopk import BatchSelection
 from replication.shapes import Tensor
@@ -23,6 +26,7 @@ from replication.shapes import Tensor
 SAMPLE_TOKENS = (
     2**15
 )  # rows for the geometric median, the training mean and the loss scale (released code of Gao et al.)
+DEAD_EVERY = 16  # steps between two looks at which latents are dead: on a GPU each one waits for the device
 CHECK_EVERY = 50  # steps between checks for non-finite losses: each one waits for the device
 CURVE_POINTS = 12
 
@@ -137,6 +141,11 @@ def _canonical(name: str, options: dict) -> tuple[tuple[str, float | str], ...]:
     return tuple(sorted(options.items()))
 
 
+def dependencies(run: Run) -> list:
+    """Definitions that a run looks up by name or holds: roots, beside the function that uses it, of a fingerprint."""
+    return [*types_of(run), architecture(run.architecture), NORMALISATIONS[run.normalisation]]
+
+
 class Trained(NamedTuple):
     """What training leaves behind."""
 
@@ -168,42 +177,51 @@ class _Trainee:
             sae.initialise(x, target)
         self.mean = target.mean(0)
         self.variance = (target - self.mean).square().sum(-1).mean()
-        self.optimiser = torch.optim.Adam(
-            self.sae.parameters(), lr=run.lr, betas=(run.beta1, run.beta2), eps=run.adam_eps, fused=True
-        )
+        self.optimiser = Adam(self.sae, run.beta1, run.beta2, run.adam_eps, shadow=_uses_bf16(device))
+        self.schedule = _schedule(run).to(device)
+        self.clock = torch.zeros(1, dtype=torch.int64, device=device)
         self.averaged = {name: torch.zeros_like(w) for name, w in self.sae.named_parameters()} if run.ema else {}
         self.silent = torch.zeros(run.d_sae, dtype=torch.int64, device=device)
         self.steps = 0
         self.errors: list[Tensor] = []
         self.marks = _geometric_marks(run.tokens // run.batch)
-        self.window: list[Tensor] = []
+        self.summed = torch.zeros((), device=device)  # errors since the last mark
+        graphed = self.silent.is_cuda and self.sae.capturable
+        self.advance = Replayed(self._advance, run.d_sae) if graphed else self._advance
 
-    def step(self, x: Tensor, target: Tensor | None = None) -> None:
-        """One step of the papers' algorithm box on normalised activations; raises Diverged, at the latest CHECK_EVERY
-        steps after the fact."""
-        seen = (self.steps + 1) * len(x)
-        ramp = min(1.0, seen / max(self.run.sparsity_warmup, 1))
-        self.optimiser.param_groups[0]["lr"] = self.run.lr * lr_factor(seen, self.run.lr_warmup)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=_uses_bf16(self.device)):
-            objective = self.sae.objective(x, dead=self.silent >= self.run.dead_after, ramp=ramp, target=target)
-        objective.loss.backward()
-        self.sae.before_step()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.sae.after_step()
-        self.silent.add_(len(x)).masked_fill_(objective.fired, 0)
+    def step(self, batch: Tensor) -> None:
+        """One step of the papers' algorithm box; raises Diverged, at the latest CHECK_EVERY steps after the fact.
+
+        `batch` are normalised activations (n, d_in), in a transcoder with their targets beside them (n, d_in + d_out).
+        """
+        if self.steps % DEAD_EVERY == 0:
+            self.dead = (self.silent >= self.run.dead_after).nonzero().squeeze(-1)
+        self.advance(batch, self.dead)
         self.steps += 1
+        if self.steps % CHECK_EVERY == 0 or self.steps in self.marks:
+            self._check(batch)
+        if self.steps in self.marks:
+            since = self.steps - max((mark for mark in self.marks if mark < self.steps), default=0)
+            self.errors.append(self.summed / since / self.variance)
+            self.summed.zero_()
+
+    def _advance(self, batch: Tensor, dead: Tensor) -> None:
+        """The part of a step that a GPU does without the host: all of its state is in tensors that stay in place."""
+        d_in, d_out = self.sae.d_in, self.sae.d_out
+        x, target = (batch, None) if d_out is None else batch.split([d_in, d_out], dim=-1)
+        now = self.schedule.index_select(0, self.clock).squeeze(0)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=_uses_bf16(self.device), cache_enabled=False):
+            objective = self.sae.objective(x, dead, ramp=now[3], target=target)
+        objective.loss.backward()
+        self.optimiser.step(now[:3])
         for name, value in self.averaged.items():
             value.lerp_(self.sae.get_parameter(name).detach(), 1 - self.run.ema)
-        self.window.append(objective.error)
-        if self.steps % CHECK_EVERY == 0 or self.steps in self.marks:
-            self._check(x if target is None else torch.cat([x, target], dim=-1))
-        if self.steps in self.marks:
-            self.errors.append(torch.stack(self.window).mean() / self.variance)
-            self.window = []
+        self.silent.add_(len(x)).masked_fill_(objective.fired, 0)
+        self.summed.add_(objective.error)
+        self.clock.add_(1)
 
     def _check(self, batch: Tensor) -> None:
-        if all(value.isfinite().all() for value in (self.window[-1], *self.sae.parameters())):
+        if all(value.isfinite().all() for value in (self.summed, *self.sae.parameters())):
             return
         cause = "the loss is not finite" if batch.isfinite().all() else "the activations are not finite"
         good = (
@@ -214,6 +232,7 @@ class _Trainee:
         raise Diverged(f"run {_describe(self.run)}: {cause} at step {self.steps}; last good normalised error: {good}")
 
     def finish(self, seconds: float) -> Trained:
+        self.sae.shadow = None
         with torch.no_grad():
             for name, value in self.averaged.items():
                 self.sae.get_parameter(name).copy_(value / (1 - self.run.ema**self.steps))
@@ -255,6 +274,7 @@ def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> I
     first = runs[0]
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        torch.set_float32_matmul_precision("high")  # for the products that stay in float32: those before a threshold
 
     sampled = max(first.batch, min(SAMPLE_TOKENS, first.tokens))
     sample = first.source.sample(first.batch, sampled, first.data_seed, device)
@@ -267,9 +287,10 @@ def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> I
     stream = first.source.batches(first.batch, first.tokens, first.data_seed, device)
     for activations in progress(stream, first.tokens, first.batch, _name(runs)):
         x, target, _ = normalise(activations)
+        batch = x if target is x else torch.cat([x, target], dim=-1)
         for trainee in list(trainees):
             try:
-                trainee.step(x, target)
+                trainee.step(batch)
             except Diverged as failure:
                 failures.append(failure)
                 trainees.remove(trainee)
@@ -279,9 +300,18 @@ def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> I
     yield from (trainee.finish(share) for trainee in trainees)
 
 
-def lr_factor(tokens: int, warmup: int) -> float:
+def _schedule(run: Run) -> Tensor:
+    """(steps, 4): learning rate, 1 - beta1^t, 1 - beta2^t and the ramp of the penalty, for every step of a run."""
+    t = torch.arange(1, run.tokens // run.batch + 1, dtype=torch.float64)
+    seen = t * run.batch
+    ramp = (seen / max(run.sparsity_warmup, 1)).clamp(max=1)
+    columns = run.lr * lr_factor(seen, run.lr_warmup), 1 - run.beta1**t, 1 - run.beta2**t, ramp
+    return torch.stack(columns, dim=1).float()
+
+
+def lr_factor(tokens: Tensor, warmup: int) -> Tensor:
     """0.1 + 0.9 (1 - cos(pi t / T)) / 2 for t < T, then 1: the warm-up of Gemma Scope (Lieberum et al. 2024)."""
-    return 1.0 if tokens >= warmup else 0.1 + 0.45 * (1 - math.cos(math.pi * tokens / warmup))
+    return 0.1 + 0.45 * (1 - torch.cos(torch.pi * (tokens / warmup if warmup else tokens + 1).clamp(max=1)))
 
 
 def _describe(run: Run) -> str:

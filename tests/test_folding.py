@@ -10,9 +10,9 @@ from replication import metrics
 from replication import sae as library
 from replication.activations import NORMALISATIONS, ActivationSource, Gaussian, Pair
 from replication.evaluate.reconstruction import reconstruction
-from replication.fingerprints import reachable
+from replication.fingerprints import reachable, types_of
 from replication.papers import gao2024
-from replication.results import Study, _types, row
+from replication.results import Study, row
 from replication.sae import ARCHITECTURES, SAE, JumpReLU, released_form
 from replication.train import Run, train
 
@@ -218,7 +218,7 @@ def test_fvu_is_that_of_reconstruct():
 
 def test_a_row_depends_on_its_own_normalisation_only():
     for kind in NORMALISATIONS.values():
-        names = {name for _, name in reachable(gao2024.measure, *_types(run("relu")), kind)}
+        names = {name for _, name in reachable(gao2024.measure, *types_of(run("relu")), kind)}
         others = {other.__name__ for other in NORMALISATIONS.values()} - {kind.__name__}
         assert {kind.__name__, "Normalisation"} <= names and not (others | {"Pairs"}) & names
     study = Study("toy", "toy", "", lambda _: [], gao2024.measure)

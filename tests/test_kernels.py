@@ -32,8 +32,7 @@ def test_values_and_gradients_equal_dense_autograd(batch, d_in, d_sae, k, skewed
     monkeypatch.setattr(kernels, "DENSE_BELOW", 512 if route == "dense" else 0)
     leaves = inputs(batch, d_in, d_sae, skewed)
     x, rows, bias = leaves
-    values, indices = topk_encode(x, rows, bias, k)
-    fast, plain = sparse_decode(values, indices, rows), dense(x, rows, bias, k)
+    fast, plain = sparse_decode(topk_encode(x, rows, bias, k), rows), dense(x, rows, bias, k)
     torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
     weight = torch.randn_like(plain)
     for ours, theirs in zip(*(torch.autograd.grad((out * weight).sum(), leaves) for out in (fast, plain)), strict=True):
@@ -42,14 +41,73 @@ def test_values_and_gradients_equal_dense_autograd(batch, d_in, d_sae, k, skewed
 
 def test_ties_still_give_k_distinct_latents():
     x, rows = torch.ones(3, 2), torch.ones(6, 2)
-    _, indices = topk_encode(x, rows, torch.zeros(6), 4)
+    indices = topk_encode(x, rows, torch.zeros(6), 4).indices
     assert all(len(set(row.tolist())) == 4 for row in indices)
 
 
 def test_autocast_chooses_in_bfloat16_and_returns_float32():
     x, rows, bias = (value.detach().float() for value in inputs(32, 16, 64))
     with torch.autocast("cpu", torch.bfloat16):
-        values, _ = topk_encode(x, rows, bias, 4)
+        values = topk_encode(x, rows, bias, 4).values
     exact = (x @ rows.T + bias).topk(4).values
     assert values.dtype == torch.float32
     assert ((values.sort(descending=True).values - exact).abs().max() / exact.abs().max()) < 0.01
+
+
+@pytest.mark.parametrize("batch, n, k", [(1, 5, 2), (7, 33, 1), (130, 40, 39), (3, 6, 6), (64, 300, 17)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_largest_equals_topk_where_numbers_are_positive(batch, n, k, dtype):
+    pre = torch.randn(batch, n, generator=torch.Generator().manual_seed(n)).to(dtype)
+    pre[:, ::3] = pre[:, :1]  # ties
+    values, indices = kernels.largest(pre, k)
+    torch.testing.assert_close(pre.gather(-1, indices), values, rtol=0, atol=0)
+    assert all(len(set(row)) == k for row in indices.tolist())
+    expected = pre.topk(k, dim=-1).values
+    torch.testing.assert_close(values.sort(descending=True).values.relu(), expected.relu(), rtol=0, atol=0)
+
+
+def test_keep_largest_and_its_gradient():
+    pre = torch.tensor([[1.0, -2.0, 3.0], [0.0, 5.0, 4.0]], requires_grad=True)
+    kept = kernels.keep_largest(pre, 2)
+    assert kept.tolist() == [[1, 0, 3], [0, 5, 4]]
+    kept.sum().backward()
+    assert pre.grad.tolist() == [[1, 0, 1], [0, 1, 1]]
+
+
+def test_encoding_in_turns_is_encoding_at_once(monkeypatch):
+    x, rows, bias = inputs(64, 16, 33)
+    at_once = topk_encode(x, rows, bias, 3)
+    monkeypatch.setattr(kernels, "ENCODE_ELEMENTS", 33 * 5)
+    in_turns = topk_encode(x, rows, bias, 3)
+    torch.testing.assert_close(in_turns.values.sort().values, at_once.values.sort().values)
+    torch.testing.assert_close(in_turns.indices.sort().values, at_once.indices.sort().values)
+
+
+def test_a_smaller_choice_and_who_fired():
+    x, rows = torch.tensor([[3.0, 1.0], [-1.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, -1.0]])
+    chosen = topk_encode(x, rows, torch.zeros(4), 3)  # pre: [3, 1, 4, -4] and [-1, 2, 1, -1]
+    assert chosen.fired().tolist() == [True, True, True, False]
+    best = chosen.largest(1)
+    assert best.indices.tolist() == [[2], [1]] and best.values.tolist() == [[4], [2]]
+    assert best.fired().tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_adam_on_rows_equals_torch(unit):
+    g = torch.Generator().manual_seed(0)
+    weight = torch.nn.functional.normalize(torch.randn(6, 5, dtype=torch.float64, generator=g), dim=-1)
+    theirs = torch.nn.Parameter(weight.clone())
+    optimiser = torch.optim.Adam([theirs], lr=0.1, betas=(0.8, 0.9), eps=1e-3)
+    mean, square, shadow = torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(6, 5, dtype=torch.bfloat16)
+    for t in range(1, 4):
+        grad = torch.randn(6, 5, dtype=torch.float64, generator=g)
+        theirs.grad = grad - (grad * theirs).sum(-1, keepdim=True) * theirs.detach() if unit else grad.clone()
+        optimiser.step()
+        if unit:
+            theirs.data = torch.nn.functional.normalize(theirs.data, dim=-1)
+        scalars = torch.tensor([0.1, 1 - 0.8**t, 1 - 0.9**t], dtype=torch.float64)
+        kernels.adam_rows_(
+            weight, grad, mean, square, scalars, beta1=0.8, beta2=0.9, eps=1e-3, unit_rows=unit, shadow=shadow
+        )
+    torch.testing.assert_close(weight, theirs.data, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(shadow, weight.bfloat16(), rtol=0, atol=0)

@@ -19,9 +19,13 @@ ORDER = (
     "code_labels",
     "language_models",
     "activations",
+    "triton_kernels",
     "kernels",
     "sae",
+    "optimise",
+    "graphs",
     "train",
+    "store",
     "evaluate",
     "results",
     "claims",
@@ -45,6 +49,7 @@ BOOK_TOOLS = (
     "jaxtyping",
     "beartype",
     "sklearn",
+    "triton",
     "pyarrow",
 )
 

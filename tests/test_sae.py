@@ -39,7 +39,7 @@ def batch(seed: int = 1, n: int = BATCH) -> torch.Tensor:
     return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(seed))
 
 
-NONE_DEAD = torch.zeros(D_SAE, dtype=torch.bool)
+NONE_DEAD = torch.empty(0, dtype=torch.int64)
 
 
 def test_every_architecture_has_a_dial_in_this_test():
@@ -90,18 +90,17 @@ class TestContract:
 
     def test_gradients_equal_finite_differences(self, name):
         sae, x = make(name).double(), batch().double()
-        dead = NONE_DEAD.clone()
         for parameter_name, parameter in sae.named_parameters():
             if (name, parameter_name) in NOT_DIFFERENTIABLE:
                 continue
             sae.zero_grad()
-            sae.objective(x, dead).loss.backward()
+            sae.objective(x, NONE_DEAD).loss.backward()
             for place in ((0,) * parameter.dim(), tuple(size - 1 for size in parameter.shape)):
                 analytic, losses = parameter.grad[place].item(), []
                 for sign in (1, -1):
                     with torch.no_grad():
                         parameter[place] += sign * 1e-6
-                        losses.append(sae.objective(x, dead).loss.item())
+                        losses.append(sae.objective(x, NONE_DEAD).loss.item())
                         parameter[place] -= sign * 1e-6
                 assert analytic == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-4, abs=1e-7)
 
@@ -146,7 +145,7 @@ def test_relu_by_hand():
     with torch.no_grad():
         sae.W_enc.copy_(torch.eye(2))
         sae.W_dec.copy_(torch.eye(2))
-    objective = sae.objective(torch.tensor([[3.0, -4.0]]), torch.zeros(2, dtype=torch.bool))
+    objective = sae.objective(torch.tensor([[3.0, -4.0]]), torch.empty(0, dtype=torch.int64))
     assert objective.error == 16  # the negative coordinate is lost
     assert objective.loss == 16 + 0.5 * 3
     assert objective.fired.tolist() == [True, False]
@@ -173,14 +172,14 @@ def test_topk_objective_equals_the_dense_equation():
 class TestAuxK:
     def setup_method(self):
         self.sae, self.x = make("topk", k_aux=2), batch()
-        self.dead = torch.zeros(D_SAE, dtype=torch.bool)
-        self.dead[[1, 4, 9]] = True
+        self.dead = torch.tensor([1, 4, 9])
+        self.alive = torch.ones(D_SAE, dtype=torch.bool).index_fill(0, self.dead, False)
 
     def plain(self):
         """The auxiliary loss written once more, dense: residual detached, no b_dec in its reconstruction."""
         out = self.sae(self.x)
         residual = (self.x - out.recon).detach()
-        pre = self.sae.pre(self.x).masked_fill(~self.dead, -torch.inf)
+        pre = self.sae.pre(self.x).masked_fill(self.alive, -torch.inf)
         top = pre.topk(2, dim=-1)
         latents = torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
         spread = (residual - residual.mean(0)).square().sum(-1).mean()
@@ -196,18 +195,56 @@ class TestAuxK:
         expected = torch.autograd.grad(self.plain() / 32, [self.sae.W_dec, self.sae.b_dec])
         torch.testing.assert_close(self.sae.W_dec.grad, expected[0], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(self.sae.b_dec.grad, expected[1], rtol=1e-4, atol=1e-6)
-        assert self.sae.W_dec.grad[~self.dead].abs().max() < 1e-6 < self.sae.W_dec.grad[self.dead].abs().max()
+        assert self.sae.W_dec.grad[self.alive].abs().max() < 1e-6 < self.sae.W_dec.grad[self.dead].abs().max()
 
     def test_all_latents_dead_and_coefficient_zero(self):
-        everything = torch.ones(D_SAE, dtype=torch.bool)
+        everything = torch.arange(D_SAE)
         assert self.sae.objective(self.x, everything).loss.isfinite()
         off = make("topk", aux_coefficient=0.0)
         assert off.objective(self.x, everything).loss == off.objective(self.x, NONE_DEAD).loss
+
+    def test_padding_changes_nothing(self):
+        padded = torch.cat([self.dead, torch.full((4,), D_SAE)])
+        for dead in (self.dead, padded):
+            self.sae.zero_grad()
+            self.sae.objective(self.x, dead).loss.backward()
+            dead_gradients = [weight.grad.clone() for weight in self.sae.parameters()]
+            if dead is self.dead:
+                expected = dead_gradients
+        for ours, theirs in zip(dead_gradients, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
     def test_a_perfect_reconstruction_adds_nothing_that_is_not_a_number(self):
         loss = auxiliary_loss(self.sae, self.x, torch.zeros_like(self.x), self.dead, 2)
         loss.backward()
         assert loss.isfinite() and self.sae.W_dec.grad.isfinite().all() and self.sae.W_enc.grad.isfinite().all()
+
+
+class TestMultiTopK:
+    """L(k) + multi_weight L(m k): Gao et al. 2024 recommend L(k) + L(4k) / 8."""
+
+    def test_by_hand(self):
+        sae = TopK(2, 3, 1, aux_coefficient=0.0, multi_weight=0.125, multi_factor=2)
+        with torch.no_grad():
+            sae.W_enc.copy_(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
+            sae.W_dec.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))
+        x = torch.tensor([[2.0, 1.0]])  # pre [2, 1, 3]: the first reconstructs (1.8, 2.4), the first two (3.8, 2.4)
+        objective = sae.objective(x, NONE_DEAD)
+        assert objective.error.item() == pytest.approx(0.2**2 + 1.4**2)
+        assert objective.loss.item() == pytest.approx(2.0 + 0.125 * (1.8**2 + 1.4**2))
+        assert objective.fired.tolist() == [False, False, True]
+
+    def test_latents_stay_those_of_k_and_the_wider_choice_ends_at_the_dictionary(self):
+        sae, x = make("topk", multi_weight=0.5, multi_factor=100), batch()
+        assert (sae(x).latents != 0).sum(-1).max() <= sae.k
+        everything = (x - sae.decode(sae.pre(x).relu())).square().sum(-1).mean()
+        without = make("topk").objective(x, NONE_DEAD).loss
+        torch.testing.assert_close(sae.objective(x, NONE_DEAD).loss, without + 0.5 * everything / sae.scale)
+
+    @pytest.mark.parametrize("option, value", [("multi_weight", -1.0), ("multi_factor", 1)])
+    def test_bad_options_are_named(self, option, value):
+        with pytest.raises(ValueError, match=f"{option}.*{value}"):
+            TopK(D_IN, D_SAE, 2, **{option: value})
 
 
 @pytest.mark.parametrize("k", [2.5, D_SAE + 1])

@@ -11,7 +11,7 @@ from replication.sae.batchtopk import BatchTopK, batch_topk, updated_threshold
 from replication.train import Run, Trained, train
 
 D_IN, D_SAE = 8, 32
-NONE_DEAD = torch.zeros(D_SAE, dtype=torch.bool)
+NONE_DEAD = torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ def test_dead_latents_learn_through_the_auxiliary_loss():
     sae.initialise(x)
     dead = ~sae.objective(x, NONE_DEAD).fired
     dead[:4] = True
-    (sae.objective(x, dead).loss - sae.objective(x, NONE_DEAD).loss).backward()
+    (sae.objective(x, dead.nonzero().squeeze(-1)).loss - sae.objective(x, NONE_DEAD).loss).backward()
     assert sae.W_dec.grad[~dead].abs().max() < 1e-6 < sae.W_dec.grad[dead].abs().max()
     off = make(aux_coefficient=0)
-    assert off.objective(x, dead).loss == off.objective(x, NONE_DEAD).loss
+    assert off.objective(x, torch.arange(4)).loss == off.objective(x, NONE_DEAD).loss
 
 
 def test_after_training_evaluation_has_k_latents_on_average_and_no_batch_mates(tmp_path):

@@ -48,7 +48,7 @@ def test_loss_by_hand(ri_l1):
         with torch.no_grad():
             sae.W_dec[1] = -0.5
     factor = 0.5 if ri_l1 else 1.0
-    objective = sae.objective(torch.tensor([[3.0]]), torch.zeros(2, dtype=torch.bool), ramp=0.5)
+    objective = sae.objective(torch.tensor([[3.0]]), torch.empty(0, dtype=torch.int64), ramp=0.5)
     error = (3 - (6.5 - factor * 1)) ** 2
     auxiliary = (3 - (2 - factor * 4)) ** 2  # gates 2 and 4
     assert objective.error.item() == pytest.approx(error)
@@ -57,7 +57,7 @@ def test_loss_by_hand(ri_l1):
 
 
 def test_fired_needs_gate_and_magnitude():
-    objective = by_hand().objective(torch.tensor([[1.5]]), torch.zeros(2, dtype=torch.bool))
+    objective = by_hand().objective(torch.tensor([[1.5]]), torch.empty(0, dtype=torch.int64))
     assert objective.fired.tolist() == [True, False]  # the second gate is open, its magnitude is negative
 
 

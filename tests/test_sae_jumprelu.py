@@ -69,7 +69,7 @@ def test_objective_by_hand():
     with torch.no_grad():
         sae.W_enc.copy_(torch.eye(2))
         sae.W_dec.copy_(torch.eye(2))
-    objective = sae.objective(torch.tensor([[3.0, 1.5], [0.5, 1.0]]), torch.zeros(2, dtype=torch.bool), ramp=0.5)
+    objective = sae.objective(torch.tensor([[3.0, 1.5], [0.5, 1.0]]), torch.empty(0, dtype=torch.int64), ramp=0.5)
     assert objective.error == (1.5**2 + 0.5**2 + 1) / 2  # 3 comes through whole, the rest is lost
     assert objective.loss == objective.error + 0.5 * 0.25 * 0.5  # one active latent on two tokens
     assert objective.fired.tolist() == [True, False]
@@ -103,7 +103,7 @@ def test_the_estimate_approaches_the_gradient_of_the_expected_loss_as_the_window
     n, generator = 200_000, torch.Generator().manual_seed(0)
     x = torch.randn(n, 8, dtype=torch.float64, generator=generator)
     sae = JumpReLU(8, 16, 0.3, threshold=0.3, generator=torch.Generator().manual_seed(1)).double()
-    nobody = torch.zeros(16, dtype=torch.bool)
+    nobody = torch.empty(0, dtype=torch.int64)
     losses = []
     with torch.no_grad():
         for theta in (0.32, 0.28):
@@ -131,10 +131,8 @@ def test_a_raw_threshold_stays_at_zero_or_above():
     sae = make()
     with torch.no_grad():
         sae.theta_raw[:3] = torch.tensor([-0.2, 0.0, 0.2])
-        sae.W_dec.mul_(3)
-    sae.after_step()
+    sae.clamp_parameters()
     torch.testing.assert_close(sae.theta[:3], torch.tensor([0, 0, 0.2]))
-    torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(D_SAE))
 
 
 def test_a_logarithmic_threshold_gives_the_same_sae_and_is_free_to_be_negative():
@@ -143,7 +141,7 @@ def test_a_logarithmic_threshold_gives_the_same_sae_and_is_free_to_be_negative()
     torch.testing.assert_close(log(x), raw(x))
     chain = gradients(make(threshold=0.3, bandwidth=0.4), x)["theta_raw"] * 0.3
     torch.testing.assert_close(gradients(make(threshold=0.3, bandwidth=0.4, log_threshold=True), x)["theta_raw"], chain)
-    log.after_step()
+    log.clamp_parameters()
     assert log.theta_raw.max() < 0
 
 
@@ -162,7 +160,7 @@ def test_half_precision_does_not_round_pre_activations_out_of_the_window():
     with torch.no_grad():
         sae.W_enc.fill_(1)
     with torch.autocast("cpu", torch.bfloat16):
-        objective = sae.objective(torch.tensor([[0.2507]]), torch.zeros(1, dtype=torch.bool))
+        objective = sae.objective(torch.tensor([[0.2507]]), torch.empty(0, dtype=torch.int64))
     objective.loss.backward()
     assert objective.fired.all() and sae.theta_raw.grad.abs() > 1
 

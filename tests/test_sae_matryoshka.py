@@ -27,7 +27,7 @@ def test_loss_by_hand_with_two_groups():
         sae.b_dec.copy_(torch.tensor([0.0, 1.0]))
     sae.scale.fill_(4.0)
     x = torch.tensor([[2.0, 4.0], [-1.0, 2.0]])  # latents (2, 3) and (0, 1)
-    objective = sae.objective(x, torch.zeros(2, dtype=torch.bool))
+    objective = sae.objective(x, torch.empty(0, dtype=torch.int64))
     # prefix of 1: recon (2, 1) and (0, 1), errors 9 and 2; of 2: (2, 4) and (0, 2), errors 0 and 1
     assert objective.error == (0 + 1) / 2
     assert objective.loss == ((9 + 2) / 2 + (0 + 1) / 2) / 2 / 4
@@ -44,8 +44,7 @@ def test_prefixes_are_the_dictionary_cut_short():
 
 def test_one_group_is_batchtopk():
     ours, theirs, x = make(groups=1), make(BatchTopK), SparseCodes().draw(64, 2)
-    dead = NONE_DEAD.clone()
-    dead[::3] = True
+    dead = torch.arange(0, D_SAE, 3)
     results = []
     for sae in (ours, theirs):
         sae.initialise(x)
@@ -59,7 +58,7 @@ def test_one_group_is_batchtopk():
 def test_auxiliary_loss_explains_what_the_whole_dictionary_leaves():
     sae, x = make(groups=3, k_aux=D_SAE), SparseCodes().draw(64, 2)
     sae.initialise(x)
-    everything = ~NONE_DEAD
+    everything = torch.arange(D_SAE)
     residual = (x - sae(x).recon).detach()
     explained = sae.pre(x).relu() @ sae.W_dec
     aux = (residual - explained).square().sum() / (residual - residual.mean(0)).square().sum()

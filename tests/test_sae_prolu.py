@@ -54,7 +54,7 @@ def test_objective_by_hand():
         sae.W_enc.copy_(torch.eye(2))
         sae.W_dec.copy_(torch.eye(2))
         sae.b_enc.copy_(torch.tensor([-1.0, -5.0]))
-    objective = sae.objective(torch.tensor([[3.0, 4.0]]), torch.zeros(2, dtype=torch.bool), ramp=0.5)
+    objective = sae.objective(torch.tensor([[3.0, 4.0]]), torch.empty(0, dtype=torch.int64), ramp=0.5)
     assert objective.error == 16  # 4 does not reach the gate at 5, and 3 comes through whole
     assert objective.loss == 16 + 0.5 * 0.5 * 3
     assert objective.fired.tolist() == [True, False]

@@ -22,7 +22,8 @@ from replication.claims import Claim, Evidence, NoEvidence, both, interpolate_lo
 from replication.corpora import HubDataset, PythonSource
 from replication.evaluate.reconstruction import reconstruction
 from replication.results import Study
-from replication.train import Run, train
+from replication.store import trained
+from replication.train import Run
 
 KEY = "gao2024"
 TITLE = "Scaling and evaluating sparse autoencoders"
@@ -118,9 +119,9 @@ def dead_latents_runs(preset: str) -> list[Run]:
 
 def measure(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
     """Train each run, then measure it on held-out activations."""
-    for trained in train(runs):
-        heldout = trained.run.source.heldout(str(trained.mean.device))
-        yield trained.run, reconstruction(trained, heldout) | trained.log
+    for one in trained(runs):
+        heldout = one.run.source.heldout(str(one.mean.device))
+        yield one.run, reconstruction(one, heldout) | one.log
 
 
 FRONTIER = Study(KEY, "frontier", "Reconstruction error against sparsity", frontier_runs, measure)

@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from replication.kernels import sparse_decode, topk_encode
+from replication.kernels import keep_largest
 from replication.sae.base import SAE, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 def default_k_aux(d_in: int) -> int:
@@ -26,18 +26,20 @@ def auxiliary_loss(
     sae: SAE,
     centred: Float[Tensor, "batch d_in"],
     residual: Float[Tensor, "batch d_out"],
-    dead: Bool[Tensor, " d_sae"],
+    dead: Int[Tensor, " dead"],
     k_aux: int,
 ) -> Float[Tensor, ""]:
-    """|e - e_hat|^2 / |e - mean e|^2, e the residual, e_hat from the top k_aux *dead* latents; at least one is dead.
+    """|e - e_hat|^2 / |e - mean e|^2, e the residual, e_hat from the top k_aux *dead* latents; there is at least one.
 
     No gradient flows into the residual. e_hat is decoded without b_dec, which the residual already lacks. (The released
     code of Gao et al. 2024 adds it on both sides, which lets the term push b_dec.)
     """
     residual = residual.detach()
-    candidates = dead.nonzero().squeeze(-1)
-    rows, bias = sae.W_enc.T[candidates], sae.b_enc[candidates]
-    values, indices = topk_encode(centred, rows, bias, min(k_aux, len(candidates)))
-    explained = sparse_decode(values.relu(), indices, sae.W_dec[candidates])
+    # Few latents are dead: products with a compact, dense set of them are faster than anything sparse.
+    real = dead.clamp(max=sae.d_sae - 1)
+    bias = sae.b_enc.index_select(0, real).masked_fill(dead >= sae.d_sae, -torch.inf)  # padding has nothing to add
+    pre = torch.addmm(bias, centred, sae.W_enc.T.index_select(0, real).T)
+    latents = keep_largest(pre, min(k_aux, len(dead))).relu()
+    explained = latents @ sae.W_dec.index_select(0, real)
     spread = (residual - residual.mean(0)).square().sum(-1).mean()
     return squared_error(residual, explained) / spread.clamp(min=torch.finfo(spread.dtype).tiny)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from replication.activations import NORMALISATIONS, Pair, as_pair
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 class Output(NamedTuple):
@@ -74,6 +74,9 @@ class SAE(nn.Module, abc.ABC):
     scales_with: ClassVar[dict[str, int]] = {"b_enc": 1, "b_dec": 1}
     """Tensors on the scale of what is reconstructed -> the power of it; W_dec, of unit rows, is on none."""
 
+    capturable = True
+    """Whether a step runs without asking the GPU for a number, so that it can be recorded as a CUDA graph."""
+
     def __init__(
         self,
         d_in: int,
@@ -112,6 +115,7 @@ class SAE(nn.Module, abc.ABC):
         self.W_enc = nn.Parameter(encoder_rows.clone().T)
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(unit_rows(decoder_rows))
+        self.shadow: Tensor | None = None  # latent-major bfloat16 copy of W_enc, where the optimiser keeps one
         self.b_dec = nn.Parameter(torch.zeros(d_out or d_in))
         self.register_buffer("b_pre", torch.zeros(d_in) if transcoder else None)
         self.register_buffer("input_scale", torch.tensor(torch.nan) if kind.fit else None)
@@ -132,13 +136,14 @@ class SAE(nn.Module, abc.ABC):
     def objective(
         self,
         x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"],
-        ramp: float = 1.0,
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         """The training loss on a batch of normalised activations and, in a transcoder, normalised targets.
 
-        `dead` marks latents silent for long; `ramp`, from 0 to 1, is how much of a sparsity penalty counts yet.
+        `dead` lists latents silent for long, each once; entries of d_sae or more are padding. `ramp`, from 0 to 1, is
+        how much of a sparsity penalty counts yet.
         """
 
     def pre(self, x: Float[Tensor, "batch {self.d_in}"]) -> Float[Tensor, "batch {self.d_sae}"]:
@@ -185,6 +190,7 @@ class SAE(nn.Module, abc.ABC):
         if NORMALISATIONS[self.normalisation].per_token:
             raise ValueError(f"normalisation must be the same for all tokens to be folded, got {self.normalisation!r}")
         sae = copy.deepcopy(self)
+        sae.shadow = None
         if self.input_scale is not None:
             sae.rescale(self.input_scale, self.input_scale if self.d_out is None else self.target_scale)
             sae.normalisation, sae.input_scale, sae.target_scale = "none", None, None
@@ -236,6 +242,9 @@ class SAE(nn.Module, abc.ABC):
         """Put the decoder rows back on the unit sphere."""
         if self.unit_norm:
             self.W_dec.copy_(unit_rows(self.W_dec))
+
+    def clamp_parameters(self) -> None:  # noqa: B027  most architectures have nothing to do
+        """Put parameters that left their range in a step back into it."""
 
     def config(self) -> dict:
         """The constructor's arguments, by name, as this SAE holds them."""

@@ -7,7 +7,7 @@ import torch
 
 from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 def batch_topk(pre: Float[Tensor, "batch d_sae"], k: float) -> Float[Tensor, "batch d_sae"]:
@@ -83,8 +83,8 @@ class BatchSelection(SAE):
     def objective(
         self,
         x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"],
-        ramp: float = 1.0,
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
@@ -94,7 +94,7 @@ class BatchSelection(SAE):
         recons = self.reconstructions(latents)
         errors = [squared_error(target, recon) for recon in recons]
         loss = torch.stack(errors).mean() / self.scale
-        if self.aux_coefficient and dead.any():
+        if self.aux_coefficient and len(dead):
             aux = auxiliary_loss(self, x - self.centre, target - recons[-1], dead, self.k_aux)
             loss = loss + self.aux_coefficient * aux
         return Objective(loss, errors[-1].detach(), latents.detach().amax(0) > 0)

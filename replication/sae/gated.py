@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 class Gated(SAE):
@@ -50,8 +50,8 @@ class Gated(SAE):
     def objective(
         self,
         x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"],
-        ramp: float = 1.0,
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "rectangle": lambda u: (u.abs() < 0.5).to(u.dtype),
@@ -136,8 +136,8 @@ class JumpReLU(SAE):
     def objective(
         self,
         x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"],
-        ramp: float = 1.0,
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
@@ -151,8 +151,7 @@ class JumpReLU(SAE):
         return Objective(error + ramp * self.sparsity * penalty, error.detach(), active.detach().amax(0) > 0)
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Unit decoder rows; a raw theta below 0 goes back to 0."""
-        super().after_step()
+    def clamp_parameters(self) -> None:
+        """A raw theta below 0 goes back to 0."""
         if not self.log_threshold:
             self.theta_raw.clamp_(min=0)

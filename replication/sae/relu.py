@@ -3,7 +3,7 @@
 import torch
 
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 
 class ReLU(SAE):
@@ -19,8 +19,8 @@ class ReLU(SAE):
     def objective(
         self,
         x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"],
-        ramp: float = 1.0,
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target

@@ -4,10 +4,19 @@ import torch
 
 from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Bool, Float, Int, Tensor
 
+DEPTH = 512
+"""Latents sorted per token before all of them are: enough unless a token needs more to reach its norm."""
 SENTINEL = 1e8  # of the released code: energy put in place of the last cumulative one, so that "keep all" never wins
 RULES = ("nearest", "first-to-exceed")
+
+
+def _descending(energies: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """Cumulative sums of the `depth` largest of each row and the latents they belong to; of equals the first first."""
+    order = energies.topk(depth, dim=-1, sorted=False).indices.sort(dim=-1).values
+    energy, within = energies.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    return energy.cumsum(-1), order.gather(-1, within)
 
 
 @torch.no_grad()
@@ -22,15 +31,18 @@ def afa_selection(
     nearest: k = argmin_m |sqrt(C_m) - target|, the first on ties, C_d_sae replaced by SENTINEL; so k is at least 1.
     first-to-exceed: k = the smallest m with sqrt(C_m) >= target; all if there is none.
     """
-    energy, order = (latents * row_norms).square().sort(dim=-1, descending=True, stable=True)
-    energy, target = energy.cumsum(-1), target.unsqueeze(-1)
+    energies, target = (latents * row_norms).square(), target.unsqueeze(-1)
+    energy, order = _descending(energies, min(DEPTH, latents.shape[-1]))
+    if energy.shape != latents.shape and (energy[:, -1:].sqrt() < target).any():
+        energy, order = _descending(energies, latents.shape[-1])
     if rule == "nearest":
-        energy[:, -1] = SENTINEL
+        if energy.shape == latents.shape:
+            energy[:, -1] = SENTINEL
         k = 1 + (energy.sqrt() - target).abs().argmin(-1, keepdim=True)
     else:
         k = 1 + (energy.sqrt() < target).sum(-1, keepdim=True)
-    kept = torch.arange(latents.shape[-1], device=k.device) < k
-    return torch.zeros_like(kept).scatter(-1, order, kept)
+    kept = torch.arange(order.shape[-1], device=k.device) < k
+    return torch.zeros_like(latents, dtype=torch.bool).scatter(-1, order, kept)
 
 
 class TopAFA(SAE):
@@ -54,6 +66,8 @@ class TopAFA(SAE):
     itself (L_AFA with y - b_dec for `target_centred`). The selection must do without y: it takes rho |x - b_pre|, with
     rho = sqrt(E|y - b_dec|^2 / E|x - b_pre|^2) of the initial sample (`norm_ratio`).
     """
+
+    capturable = False  # how deep to sort is asked at every step
 
     def __init__(
         self,
@@ -109,8 +123,8 @@ class TopAFA(SAE):
     def objective(
         self,
         x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"],
-        ramp: float = 1.0,
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
@@ -120,6 +134,6 @@ class TopAFA(SAE):
         if self.afa_loss:
             matched = target - self.b_dec if self.target_centred else target
             loss = loss + self.sparsity * (latents.norm(dim=-1) - matched.norm(dim=-1)).square().mean()
-        if self.aux_coefficient and dead.any():
+        if self.aux_coefficient and len(dead):
             loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.centre, target - recon, dead, self.k_aux)
         return Objective(loss, error.detach(), latents.detach().amax(0) > 0)
