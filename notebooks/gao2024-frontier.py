@@ -78,10 +78,10 @@ pages.open_page(preset)
 # ## Error against sparsity
 
 # %% tags=["remove-cell"]
-rows = pages.rows_of(gao2024.FRONTIER, preset, "gao2024-frontier")
+rows = pages.rows_of(gao2024.frontier.FRONTIER, preset, "gao2024-frontier")
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels, one per dictionary size: normalised mean squared error against the number of active latents, both on logarithmic axes, for TopK and for ReLU with L1, with grey control lines for the mean predictor, principal components and an untrained TopK."}, "figure": {"name": "fig-gao2024-frontier", "caption": "Error against sparsity on held-out activations. At a given L0 the lower curve is the better architecture. Markers: mean over seeds at one setting of the dial; bands: lowest to highest seed. Grey: what needs no training. The dashed box is the range that the paper's Figure 2a covers for a model and a dictionary far larger than these: compare the order and the slope of the curves with it, not their heights."}}
-figures.frontier(rows, gao2024.PUBLISHED_FRONTIER)
+figures.frontier(rows, gao2024.frontier.PUBLISHED_FRONTIER)
 # %% [markdown]
 # {download}`The table behind this figure <tables/gao2024-frontier.csv>`, one line per run. Means over seeds:
 
@@ -101,7 +101,7 @@ pages.table_of(
 # ## Does the gap grow with the dictionary?
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Ratio of the ReLU error to the TopK error at equal L0 against the number of latents, one line per k, with a grey line at 1 for no gap."}, "figure": {"name": "fig-gao2024-gap", "caption": "NMSE of ReLU divided by NMSE of TopK at the same L0 (ReLU interpolated between those of its runs that kept most latents alive, never extrapolated). Above 1 TopK is better; a line that rises to the right supports C2. Bands: lowest to highest seed."}}
-figures.error_gap(gao2024.error_gap(rows))
+figures.error_gap(gao2024.frontier.error_gap(rows))
 # %% [markdown]
 # A gap can also grow because the baseline is further from done. These are the training errors of every run of the first
 # seed: a curve that still falls at its end would gain from more tokens, and the verdict on C1 takes the gain of one
@@ -113,7 +113,7 @@ figures.training_curves(rows)
 # ## What keeps latents alive
 
 # %% tags=["remove-cell"]
-dead = pages.rows_of(gao2024.DEAD_LATENTS, preset, "gao2024-dead-latents")
+dead = pages.rows_of(gao2024.dead.DEAD_LATENTS, preset, "gao2024-dead-latents")
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Two bar charts over four conditions, transpose or independent initialisation with and without AuxK: share of dead latents, and normalised mean squared error, with one dot per seed."}, "figure": {"name": "fig-gao2024-dead", "caption": "Share of latents that did not fire during the last eighth of training (left) and NMSE (right), for TopK at the largest dictionary and the smallest k. Dots: seeds. The paper reports up to 90 % dead with neither remedy at its own scale, and 7 % in its largest run with both."}}
 figures.dead_latents(dead)

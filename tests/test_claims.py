@@ -37,33 +37,33 @@ def frontier(ratios=(2.0, 2.02, 1.98), growth: float = 0.0, shift: float = 1.0) 
 
 
 def test_c1_reads_the_gap_at_equal_l0():
-    evidence = gao2024.topk_beats_relu(frontier())
+    evidence = gao2024.frontier.topk_beats_relu(frontier())
     assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(np.log(2), abs=0.02)
     assert evidence.low < evidence.ours < evidence.high
 
 
 def test_c1_other_verdicts():
-    assert gao2024.topk_beats_relu(frontier((0.5, 0.52, 0.48))).verdict == "not replicated"
-    assert gao2024.topk_beats_relu(frontier((1.5, 1.2, 0.9))).verdict == "partly"
-    assert gao2024.topk_beats_relu(frontier((0.7, 0.9, 1.2))).verdict == "void"
-    assert gao2024.topk_beats_relu(frontier(shift=100)).verdict == "void"
+    assert gao2024.frontier.topk_beats_relu(frontier((0.5, 0.52, 0.48))).verdict == "not replicated"
+    assert gao2024.frontier.topk_beats_relu(frontier((1.5, 1.2, 0.9))).verdict == "partly"
+    assert gao2024.frontier.topk_beats_relu(frontier((0.7, 0.9, 1.2))).verdict == "void"
+    assert gao2024.frontier.topk_beats_relu(frontier(shift=100)).verdict == "void"
 
 
 def test_c1_is_void_when_the_baseline_collapsed_or_one_more_doubling_would_close_the_gap():
     rows = frontier((1.2, 1.21, 1.19))
     relu = rows.architecture == "relu"
-    assert gao2024.topk_beats_relu(rows).verdict == "replicated"
-    assert gao2024.topk_beats_relu(rows.assign(dead=np.where(relu, 0.9, 0.0))).verdict == "void"
+    assert gao2024.frontier.topk_beats_relu(rows).verdict == "replicated"
+    assert gao2024.frontier.topk_beats_relu(rows.assign(dead=np.where(relu, 0.9, 0.0))).verdict == "void"
     rows["curve_error"] = [[1.0, 0.7, 0.5] if late else [0.5, 0.5, 0.5] for late in relu]
-    assert gao2024.topk_beats_relu(rows).verdict == gao2024.gap_grows(rows).verdict == "void"
+    assert gao2024.frontier.topk_beats_relu(rows).verdict == gao2024.frontier.gap_grows(rows).verdict == "void"
 
 
 def test_c2_is_the_slope_of_the_gap():
-    evidence = gao2024.gap_grows(frontier(growth=0.1))
+    evidence = gao2024.frontier.gap_grows(frontier(growth=0.1))
     assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(0.1, abs=0.02)
-    assert gao2024.gap_grows(frontier(growth=-0.1)).verdict == "not replicated"
+    assert gao2024.frontier.gap_grows(frontier(growth=-0.1)).verdict == "not replicated"
     with pytest.raises(NoEvidence, match="two dictionary sizes"):
-        gao2024.gap_grows(frontier().query("d_sae == 100"))
+        gao2024.frontier.gap_grows(frontier().query("d_sae == 100"))
 
 
 def two_by_two(dead: dict, nmse: dict) -> pd.DataFrame:
@@ -91,28 +91,28 @@ FLAT = dict.fromkeys([(t, a) for t in (True, False) for a in (True, False)], 0.2
 def test_c13_needs_both_fewer_dead_and_a_lower_error():
     better = {(True, True): 0.1, (True, False): 0.2, (False, True): 0.3, (False, False): 0.4}
     worse = {(tied, aux): better[not tied, aux] for tied, aux in better}
-    assert gao2024.tied_init_helps(two_by_two(better, better)).verdict == "replicated"
-    assert gao2024.tied_init_helps(two_by_two(better, worse)).verdict == "partly"
-    assert gao2024.tied_init_helps(two_by_two(worse, worse)).verdict == "not replicated"
-    assert gao2024.tied_init_helps(two_by_two(dict.fromkeys(better, 0.0), better)).verdict == "void"
-    assert gao2024.tied_init_helps(two_by_two(better, better)).ours == pytest.approx(0.2, abs=0.01)
+    assert gao2024.dead.tied_init_helps(two_by_two(better, better)).verdict == "replicated"
+    assert gao2024.dead.tied_init_helps(two_by_two(better, worse)).verdict == "partly"
+    assert gao2024.dead.tied_init_helps(two_by_two(worse, worse)).verdict == "not replicated"
+    assert gao2024.dead.tied_init_helps(two_by_two(dict.fromkeys(better, 0.0), better)).verdict == "void"
+    assert gao2024.dead.tied_init_helps(two_by_two(better, better)).ours == pytest.approx(0.2, abs=0.01)
     with pytest.raises(NoEvidence, match="2 x 2"):
-        gao2024.tied_init_helps(two_by_two(FLAT, FLAT).query("tied_init"))
+        gao2024.dead.tied_init_helps(two_by_two(FLAT, FLAT).query("tied_init"))
 
 
 def test_c14_needs_dead_latents_to_revive():
     revived = {(True, True): 0.0, (True, False): 0.3, (False, True): 0.1, (False, False): 0.6}
-    assert gao2024.auxk_helps(two_by_two(revived, FLAT)).verdict == "replicated"
-    assert gao2024.auxk_helps(two_by_two({**revived, (True, True): 0.4}, FLAT)).verdict == "partly"
-    assert gao2024.auxk_helps(two_by_two(dict.fromkeys(FLAT, 0.0), FLAT)).verdict == "void"
+    assert gao2024.dead.auxk_helps(two_by_two(revived, FLAT)).verdict == "replicated"
+    assert gao2024.dead.auxk_helps(two_by_two({**revived, (True, True): 0.4}, FLAT)).verdict == "partly"
+    assert gao2024.dead.auxk_helps(two_by_two(dict.fromkeys(FLAT, 0.0), FLAT)).verdict == "void"
 
 
 def test_c15_compares_neither_with_five_times_both():
     dead = {(True, True): 0.01, (True, False): 0.1, (False, True): 0.1, (False, False): 0.6}
-    evidence = gao2024.both_remedies_help(two_by_two(dead, FLAT))
+    evidence = gao2024.dead.both_remedies_help(two_by_two(dead, FLAT))
     assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(0.545, abs=0.01)
-    assert gao2024.both_remedies_help(two_by_two({**dead, (True, True): 0.2}, FLAT)).verdict == "not replicated"
-    assert gao2024.both_remedies_help(two_by_two(dict.fromkeys(FLAT, 0.0), FLAT)).verdict == "void"
+    assert gao2024.dead.both_remedies_help(two_by_two({**dead, (True, True): 0.2}, FLAT)).verdict == "not replicated"
+    assert gao2024.dead.both_remedies_help(two_by_two(dict.fromkeys(FLAT, 0.0), FLAT)).verdict == "void"
 
 
 def test_the_interval_is_students_t():

@@ -82,7 +82,7 @@ def test_every_architecture_has_one_colour_and_a_name():
 
 
 def test_a_line_is_the_mean_over_seeds_and_its_band_the_range():
-    figure = figures.frontier(frontier_table(), gao2024.PUBLISHED_FRONTIER)
+    figure = figures.frontier(frontier_table(), gao2024.frontier.PUBLISHED_FRONTIER)
     axes = figure.axes[0]
     line = next(line for line in axes.lines if line.get_label() == "TopK")
     assert to_rgb(line.get_color()) == to_rgb(figures.COLOURS["topk"])

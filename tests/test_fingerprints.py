@@ -57,9 +57,9 @@ def test_unreached_code_docstrings_and_comments_do_not(package, old, new):
 
 
 def test_a_row_depends_on_its_own_architecture_and_source_only():
-    run = gao2024.frontier_runs("smoke")[0]
+    run = gao2024.frontier.frontier_runs("smoke")[0]
     for used, other in ((TopK, ReLU), (ReLU, TopK)):
-        names = {name for _, name in reachable(gao2024.measure, *types_of(run), used)}
+        names = {name for _, name in reachable(gao2024.frontier.measure, *types_of(run), used)}
         assert used.__name__ in names and other.__name__ not in names
         assert {"train", "_Trainee", "nmse", "harvest", "SAE", "PythonSource"} <= names
         assert not {"CLAIMS", "frontier_runs", "table", "compare", "HubDataset"} & names

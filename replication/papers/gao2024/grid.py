@@ -1,0 +1,79 @@
+"""What the pages of this paper share: models and text, sizes, seeds, learning rates, and one way to make a run."""
+
+from replication.activations import LanguageModelActivations
+from replication.corpora import HubDataset, PythonSource
+from replication.train import Run
+
+KEY = "gao2024"
+
+
+SEEDS = (0, 1, 2)
+
+
+NO_PAGE = "no page of this book measures it yet"
+
+
+SOURCES = {
+    "smoke": LanguageModelActivations(
+        "pygpt-0.5m", "blocks.1.hook_resid_pre", PythonSource(max_files=60), tokens=2**14, heldout_tokens=2**11
+    ),
+    "cpu": LanguageModelActivations(
+        "pygpt-2m", "blocks.2.hook_resid_post", PythonSource(), tokens=3 * 2**18, heldout_tokens=2**15
+    ),
+    "gpu": LanguageModelActivations(
+        "pygpt-7m",
+        "blocks.3.hook_resid_post",
+        PythonSource(("stdlib", "site-packages")),
+        tokens=42 * 10**6,
+        heldout_tokens=2**18,
+    ),
+    # the hub's own parquet copy: a data set with a loading script does not load any more. What is stored fits on one
+    # GPU, so that the paper's number of tokens means many epochs over it.
+    "paper": LanguageModelActivations(
+        "openai-community/gpt2",
+        "blocks.8.hook_resid_post",
+        HubDataset("Skylion007/openwebtext", revision="refs/convert/parquet", max_documents=100_000),
+        tokens=5 * 10**7,
+        heldout_tokens=2**20,
+    ),
+}
+
+
+GRIDS = {  # dictionary sizes, k of TopK, lambda of ReLU, training tokens, tokens per batch
+    "smoke": ((64, 128), (4, 8), (0.1, 0.4), 2**14, 512),
+    "cpu": ((256, 1024), (4, 8, 16, 32), (0.06, 0.14, 0.28, 0.5), 3 * 2**18, 1024),
+    "gpu": ((2**12, 2**15), (4, 8, 16, 32), (0.06, 0.14, 0.28, 0.5), 42 * 10**6, 4096),
+    "paper": ((2**15, 2**17), (8, 16, 32, 64, 128), (1.7e-3, 3.1e-3, 5e-3, 1e-2, 1.7e-2), 64 * 10**8, 131072),
+}
+
+
+def learning_rate(architecture: str, d_sae: int, preset: str) -> float:
+    """TopK: 2e-4 (n / 2^14)^(-1/2) (Gao et al. 2024, fig. 3), times a factor for runs far shorter than the paper's.
+
+    ReLU: one rate for all sizes. Both factors come from a sweep by powers of two at the `cpu` size, each method at its
+    own best rate; the log page has the numbers.
+    """
+    factor = {"smoke": 8, "cpu": 4, "gpu": 2, "paper": 1}[preset]
+    if architecture == "topk":
+        return factor * 2e-4 * (d_sae / 2**14) ** -0.5
+    return {"smoke": 4e-3, "cpu": 4e-3, "gpu": 1e-3, "paper": 1e-4}[preset]
+
+
+def make_run(preset: str, architecture: str, d_sae: int, sparsity: float, seed: int, **changes) -> Run:
+    *_, tokens, batch = GRIDS[preset]
+    return Run(
+        SOURCES[preset],
+        architecture,
+        d_sae,
+        sparsity,
+        tokens=tokens,
+        batch=batch,
+        lr=learning_rate(architecture, d_sae, preset),
+        dead_after=min(tokens // 8, 10**7),
+        # a penalty at full strength from the start kills most of ReLU's latents (the log page has the numbers)
+        sparsity_warmup=tokens // 4 if architecture == "relu" else 0,
+        normalisation="gao",
+        seed=seed,
+        data_seed=seed,
+        **changes,
+    )
