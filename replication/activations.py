@@ -1,7 +1,8 @@
 """Activation sources: a width and a seeded stream of activations, whatever is behind it.
 
 `LanguageModelActivations` names a model, a hook point and a corpus; `harvest` fills the disk cache of several of them
-in one pass of the model. `Gaussian` needs no model (the control of Gao et al. 2024, and tests).
+in one pass of the model. `Gaussian` needs no model (the control of Gao et al. 2024, and tests). `Pairs` joins two
+sources for a transcoder, which predicts the one from the other.
 """
 
 import abc
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,40 +33,102 @@ SHARD_ROWS = 2**17
 HARVEST_TOKENS = 8192  # tokens per forward pass
 
 
-def _keep(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    return x, lambda recon: recon
+class Normalisation(abc.ABC):
+    """What is done to activations before an SAE sees them. It has no state and no instances: an SAE keeps what is
+    fitted, and saves it with its weights."""
+
+    per_token = False
+    """Whether a token is treated by its own statistics, which no weight can hold: then it cannot be folded."""
+
+    fit: Callable[[Float[Tensor, "n d"]], Float[Tensor, ""]] | None = None
+    """Raw training activations -> the constant that `apply` needs; None where it needs none."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def apply(
+        x: Float[Tensor, "n d"], constant: Float[Tensor, ""] | None = None
+    ) -> tuple[Float[Tensor, "n d"], Callable[[Tensor], Tensor]]:
+        """The normalised activations and the function that undoes it on their reconstructions."""
 
 
-def _gao(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+class Keep(Normalisation):
+    """Activations as they are."""
+
+    @staticmethod
+    def apply(x, constant=None):
+        return x, lambda recon: recon
+
+
+class Gao(Normalisation):
     """Gao et al. 2024, sec. 2.1: subtract the mean over d_in from each token, then divide by its norm."""
-    mean = x.mean(-1, keepdim=True)
-    norm = (x - mean).norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return (x - mean) / norm, lambda recon: recon * norm + mean
+
+    per_token = True
+
+    @staticmethod
+    def apply(x, constant=None):
+        mean = x.mean(-1, keepdim=True)
+        norm = (x - mean).norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return (x - mean) / norm, lambda recon: recon * norm + mean
 
 
-def _lee(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+class Lee(Normalisation):
     """Lee et al. 2025, released code: subtract the mean over d_in from each token, then divide by its standard
     deviation (divisor d_in - 1) plus 1e-5. Every token then has norm sqrt(d_in - 1)."""
-    mean = x.mean(-1, keepdim=True)
-    scale = x.std(-1, keepdim=True) + 1e-5
-    return (x - mean) / scale, lambda recon: recon * scale + mean
+
+    per_token = True
+
+    @staticmethod
+    def apply(x, constant=None):
+        mean = x.mean(-1, keepdim=True)
+        scale = x.std(-1, keepdim=True) + 1e-5
+        return (x - mean) / scale, lambda recon: recon * scale + mean
 
 
-NORMALISATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]] = {
-    "none": _keep,
-    "gao": _gao,
-    "lee": _lee,
-}
-"""Name -> function that returns the normalised activations and the function that undoes it on reconstructions."""
+class Gemma(Normalisation):
+    """Lieberum et al. 2024 (Gemma Scope), sec. 3.1: divide by one constant s = sqrt(E|x|^2), so that E|x/s|^2 = 1."""
+
+    @staticmethod
+    def fit(sample):
+        return sample.square().sum(-1).mean().sqrt().clamp(min=1e-12)
+
+    @staticmethod
+    def apply(x, constant=None):
+        return x / constant, lambda recon: recon * constant
+
+
+NORMALISATIONS: dict[str, type[Normalisation]] = {"none": Keep, "gao": Gao, "lee": Lee, "gemma": Gemma}
+"""Name -> what a run asks for by it, and what an SAE file records."""
+
+
+class Pair(NamedTuple):
+    """Inputs and targets of a transcoder: rows of the same number belong to the same token."""
+
+    inputs: Tensor
+    """(n, d_in)"""
+    targets: Tensor
+    """(n, d_out)"""
+
+
+def as_pair(activations: Tensor | Pair) -> Pair:
+    """A pair as it is; plain activations are their own targets."""
+    return activations if isinstance(activations, Pair) else Pair(activations, activations)
 
 
 class ActivationSource(abc.ABC):
     """A stream of activations of width `d_in`. Frozen: its repr is its identity."""
 
+    paired = False
+    """Whether batches are a `Pair` each, so that a run on them trains a transcoder."""
+
     @property
     @abc.abstractmethod
     def d_in(self) -> int:
         """Width of one activation."""
+
+    @property
+    def d_out(self) -> int | None:
+        """Width of a target; None where activations are their own targets."""
+        return None
 
     @abc.abstractmethod
     def batches(self, batch: int, tokens: int, seed: int, device: str = "cpu") -> Iterator[Float[Tensor, "batch d_in"]]:
@@ -73,6 +137,10 @@ class ActivationSource(abc.ABC):
     @abc.abstractmethod
     def heldout(self, device: str = "cpu") -> Float[Tensor, "n d_in"]:
         """Activations that `batches` never yields."""
+
+    def sample(self, batch: int, tokens: int, seed: int, device: str = "cpu") -> Tensor | Pair:
+        """What `batches` yields, in one piece."""
+        return torch.cat(list(self.batches(batch, tokens, seed, device)))
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of what the activations are made from; a row with others is stale."""
@@ -170,6 +238,63 @@ class LanguageModelActivations(ActivationSource):
         if not (self.folder / "manifest.json").exists():
             harvest([self])
         return _resident(self.folder, split, device)
+
+
+@dataclass(frozen=True)
+class Pairs(ActivationSource):
+    """What a transcoder learns from: `targets` predicted from `inputs`, each batch (and the held-out rows) a `Pair`.
+
+    Activations of a language model must differ in `hook` alone: then both are stored in one pass, their rows in the
+    same order. Of other sources, equal arguments of `batches` must give rows that belong together.
+    """
+
+    inputs: ActivationSource
+    targets: ActivationSource
+
+    paired = True
+
+    def __post_init__(self):
+        for name in ("inputs", "targets"):
+            if isinstance(getattr(self, name), Pairs):
+                raise ValueError(f"{name} must be a source of plain activations, got {getattr(self, name)!r}")
+        kinds = [isinstance(source, LanguageModelActivations) for source in (self.inputs, self.targets)]
+        if any(kinds) and not all(kinds):
+            raise ValueError(f"inputs and targets must be of one language model, got {self.inputs} and {self.targets}")
+        for one in fields(LanguageModelActivations) if all(kinds) else ():
+            ours, theirs = getattr(self.inputs, one.name), getattr(self.targets, one.name)
+            if one.name != "hook" and ours != theirs:
+                raise ValueError(f"{one.name} must be the same for inputs and targets, got {ours!r} and {theirs!r}")
+
+    @property
+    def d_in(self) -> int:
+        return self.inputs.d_in
+
+    @property
+    def d_out(self) -> int:
+        return self.targets.d_in
+
+    def batches(self, batch, tokens, seed, device="cpu"):
+        self._harvest()
+        aligned = (source.batches(batch, tokens, seed, device) for source in (self.inputs, self.targets))
+        yield from (Pair(*both) for both in zip(*aligned, strict=True))
+
+    def sample(self, batch, tokens, seed, device="cpu"):
+        return Pair(*map(torch.cat, zip(*self.batches(batch, tokens, seed, device), strict=True)))
+
+    def heldout(self, device="cpu"):
+        self._harvest()
+        return Pair(self.inputs.heldout(device), self.targets.heldout(device))
+
+    def fingerprints(self):
+        return self.inputs.fingerprints() | self.targets.fingerprints()
+
+    def provenance(self):
+        return self.inputs.provenance() | self.targets.provenance()
+
+    def _harvest(self) -> None:
+        """Both hooks in one pass of the model."""
+        if isinstance(self.inputs, LanguageModelActivations):
+            harvest([self.inputs, self.targets])
 
 
 @lru_cache(maxsize=4)

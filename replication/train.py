@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from tqdm import tqdm
 
-from replication.activations import NORMALISATIONS, ActivationSource, Gaussian
+from replication.activations import NORMALISATIONS, ActivationSource, Gaussian, Pair, as_pair
 from replication.fingerprints import types_of
 from replication.graphs import Replayed
 from replication.optimise import Adam
@@ -33,7 +33,7 @@ CURVE_POINTS = 12
 
 @dataclass(frozen=True)
 class Run:
-    """One SAE to train, and the identity of its row. Durations are in tokens.
+    """One SAE to train, and the identity of its row: a transcoder if the source is `Pairs`. Durations are in tokens.
 
     `options` are further arguments of the architecture's constructor, e.g. `{"aux_coefficient": 0}`. A latent counts as
     dead after `dead_after` tokens without firing. A sparsity penalty grows linearly over the first `sparsity_warmup`
@@ -41,7 +41,7 @@ class Run:
     `beta1`, `beta2` and `adam_eps` are Adam's; this epsilon is that of Gao et al. 2024: with gradients this small, a
     larger one would depend on the scale of the loss. `ema` is the decay of an exponential moving average of the
     weights, taken after each step with Adam's bias correction and used for evaluation; 0 turns it off. `seed` draws the
-    initial weights, `data_seed` the order of the activations.
+    initial weights, `data_seed` the order of the activations. `tied_init` is by default on, for a transcoder off.
     """
 
     source: ActivationSource
@@ -58,7 +58,7 @@ class Run:
     beta2: float = 0.999
     adam_eps: float = 6.25e-10
     normalisation: str = "none"
-    tied_init: bool = True
+    tied_init: bool | None = None
     ema: float = 0.0
     seed: int = 0
     data_seed: int = 0
@@ -100,18 +100,24 @@ class Run:
                 )
             if self.batch * self.sparsity < 1:
                 raise ValueError(f"batch * sparsity must be at least 1, got {self.batch} and {self.sparsity}")
+        if self.tied_init is None:
+            object.__setattr__(self, "tied_init", not self.source.paired)
+        widths = (8, 8 if self.source.paired else None)
+        if self.source.paired and self.tied_init:  # the one case in which they matter; they may need a language model
+            widths = (self.source.d_in, self.source.d_out)
         with torch.device("meta"):  # the architecture's own checks, before anything is harvested
-            self._construct(d_in=8)
+            self._construct(*widths)
 
     def build(self) -> SAE:
         """The SAE before its first step (without the data-dependent start of `SAE.initialise`)."""
-        return self._construct(self.source.d_in, torch.Generator().manual_seed(self.seed))
+        return self._construct(self.source.d_in, self.source.d_out, torch.Generator().manual_seed(self.seed))
 
-    def _construct(self, d_in: int, generator: torch.Generator | None = None) -> SAE:
+    def _construct(self, d_in: int, d_out: int | None, generator: torch.Generator | None = None) -> SAE:
         return architecture(self.architecture)(
             d_in,
             self.d_sae,
             self.sparsity,
+            d_out=d_out,
             generator=generator,
             tied_init=self.tied_init,
             normalisation=self.normalisation,
@@ -119,7 +125,7 @@ class Run:
         )
 
 
-NOT_OPTIONS = {"d_in", "d_sae", "sparsity", "generator", "tied_init", "normalisation", "kwargs"}
+NOT_OPTIONS = {"d_in", "d_sae", "d_out", "sparsity", "generator", "tied_init", "normalisation", "kwargs"}
 
 
 def _canonical(name: str, options: dict) -> tuple[tuple[str, float | str], ...]:
@@ -148,10 +154,11 @@ class Trained(NamedTuple):
     untrained: SAE
     """The same SAE before its first step: the random-SAE control."""
     mean: Tensor
-    """(d_in,) mean of the normalised training sample: the mean predictor of `metrics.nmse`."""
+    """(d_out,) mean of the normalised training sample of targets: the mean predictor of `metrics.nmse`."""
     log: dict
     """curve_tokens, curve_error (over the sample's variance), dead, precision; seconds: this run's share of the wall
-    time of its group; peak_gib: of the group on a GPU, of the process so far on a CPU."""
+    time of its group; peak_gib: of the group on a GPU, of the process so far on a CPU; input_scale, target_scale: the
+    constants of the normalisation, where it has any."""
 
 
 class Diverged(RuntimeError):
@@ -161,14 +168,15 @@ class Diverged(RuntimeError):
 class _Trainee:
     """One SAE in training: weights, optimiser and the count of tokens since each latent fired."""
 
-    def __init__(self, run: Run, sample: Tensor, device: str):
+    def __init__(self, run: Run, sample: Tensor | Pair, device: str):
         self.run, self.device = run, device
-        self.sae = run.build().to(device)
-        self.sae.initialise(sample)
-        self.untrained = run.build().to(device)
-        self.untrained.initialise(sample)
-        self.mean = sample.mean(0)
-        self.variance = (sample - self.mean).square().sum(-1).mean()
+        self.sae, self.untrained = run.build().to(device), run.build().to(device)
+        for sae in (self.sae, self.untrained):
+            sae.fit_normalisation(sample)
+            x, target, _ = sae.normalise(sample)
+            sae.initialise(x, target)
+        self.mean = target.mean(0)
+        self.variance = (target - self.mean).square().sum(-1).mean()
         self.optimiser = Adam(self.sae, run.beta1, run.beta2, run.adam_eps, shadow=_uses_bf16(device))
         self.schedule = _schedule(run).to(device)
         self.clock = torch.zeros(1, dtype=torch.int64, device=device)
@@ -181,24 +189,29 @@ class _Trainee:
         graphed = self.silent.is_cuda and self.sae.capturable
         self.advance = Replayed(self._advance, run.d_sae) if graphed else self._advance
 
-    def step(self, x: Tensor) -> None:
-        """One step of the papers' algorithm box; raises Diverged, at the latest CHECK_EVERY steps after the fact."""
+    def step(self, batch: Tensor) -> None:
+        """One step of the papers' algorithm box; raises Diverged, at the latest CHECK_EVERY steps after the fact.
+
+        `batch` are normalised activations (n, d_in), in a transcoder with their targets beside them (n, d_in + d_out).
+        """
         if self.steps % DEAD_EVERY == 0:
             self.dead = (self.silent >= self.run.dead_after).nonzero().squeeze(-1)
-        self.advance(x, self.dead)
+        self.advance(batch, self.dead)
         self.steps += 1
         if self.steps % CHECK_EVERY == 0 or self.steps in self.marks:
-            self._check(x)
+            self._check(batch)
         if self.steps in self.marks:
             since = self.steps - max((mark for mark in self.marks if mark < self.steps), default=0)
             self.errors.append(self.summed / since / self.variance)
             self.summed.zero_()
 
-    def _advance(self, x: Tensor, dead: Tensor) -> None:
+    def _advance(self, batch: Tensor, dead: Tensor) -> None:
         """The part of a step that a GPU does without the host: all of its state is in tensors that stay in place."""
+        d_in, d_out = self.sae.d_in, self.sae.d_out
+        x, target = (batch, None) if d_out is None else batch.split([d_in, d_out], dim=-1)
         now = self.schedule.index_select(0, self.clock).squeeze(0)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=_uses_bf16(self.device), cache_enabled=False):
-            objective = self.sae.objective(x, dead, ramp=now[3])
+            objective = self.sae.objective(x, dead, ramp=now[3], target=target)
         objective.loss.backward()
         self.optimiser.step(now[:3])
         for name, value in self.averaged.items():
@@ -207,12 +220,12 @@ class _Trainee:
         self.summed.add_(objective.error)
         self.clock.add_(1)
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, batch: Tensor) -> None:
         if all(value.isfinite().all() for value in (self.summed, *self.sae.parameters())):
             return
-        cause = "the loss is not finite" if x.isfinite().all() else "the activations are not finite"
+        cause = "the loss is not finite" if batch.isfinite().all() else "the activations are not finite"
         good = (
-            f"{self.errors[-1].item():.4g} after {self.marks[len(self.errors) - 1] * len(x):,} tokens"
+            f"{self.errors[-1].item():.4g} after {self.marks[len(self.errors) - 1] * len(batch):,} tokens"
             if self.errors
             else "none"
         )
@@ -225,6 +238,7 @@ class _Trainee:
                 self.sae.get_parameter(name).copy_(value / (1 - self.run.ema**self.steps))
             if self.averaged:
                 self.sae.after_step()  # an average of unit rows is shorter than 1
+        scales = {"input_scale": self.sae.input_scale, "target_scale": self.sae.target_scale}
         log = {
             "curve_tokens": [step * self.run.batch for step in self.marks],
             "curve_error": [round(error.item(), 6) for error in self.errors],
@@ -232,6 +246,7 @@ class _Trainee:
             "seconds": round(seconds, 3),
             "peak_gib": round(_peak_gib(self.device), 3),
             "precision": "bf16" if _uses_bf16(self.device) else "fp32",
+            **{name: scale.item() for name, scale in scales.items() if scale is not None},
         }
         return Trained(self.run, self.sae.eval(), self.untrained.eval(), self.mean, log)
 
@@ -257,25 +272,25 @@ def train(runs: Sequence[Run], device: str | None = None) -> Iterator[Trained]:
 
 def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> Iterator[Trained]:
     first = runs[0]
-    normalise = NORMALISATIONS[first.normalisation]
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         torch.set_float32_matmul_precision("high")  # for the products that stay in float32: those before a threshold
 
-    def stream(tokens: int) -> Iterator[Tensor]:
-        for activations in first.source.batches(first.batch, tokens, first.data_seed, device):
-            yield normalise(activations)[0]
-
-    sample = torch.cat(list(stream(max(first.batch, min(SAMPLE_TOKENS, first.tokens)))))
-    if not sample.isfinite().all():
+    sampled = max(first.batch, min(SAMPLE_TOKENS, first.tokens))
+    sample = first.source.sample(first.batch, sampled, first.data_seed, device)
+    if not all(part.isfinite().all() for part in as_pair(sample)):
         failures.append(Diverged(f"run {_describe(first)}: the activations of {first.source!r} are not finite"))
         return
     trainees = [_Trainee(run, sample, device) for run in runs]
     began = time.perf_counter()
-    for x in progress(stream(first.tokens), first.tokens, first.batch, _name(runs)):
+    normalise = trainees[0].sae.normalise  # a group has one normalisation and one sample
+    stream = first.source.batches(first.batch, first.tokens, first.data_seed, device)
+    for activations in progress(stream, first.tokens, first.batch, _name(runs)):
+        x, target, _ = normalise(activations)
+        batch = x if target is x else torch.cat([x, target], dim=-1)
         for trainee in list(trainees):
             try:
-                trainee.step(x)
+                trainee.step(batch)
             except Diverged as failure:
                 failures.append(failure)
                 trainees.remove(trainee)
@@ -303,7 +318,7 @@ def _describe(run: Run) -> str:
     return f"{run.architecture} d_sae={run.d_sae} sparsity={run.sparsity:g} lr={run.lr:g} seed={run.seed}"
 
 
-def progress(batches: Iterator[Tensor], tokens: int, batch: int, name: str) -> Iterator[Tensor]:
+def progress(batches: Iterator[Any], tokens: int, batch: int, name: str) -> Iterator[Any]:
     """A bar on stderr with tokens, rate and time left; plain text, at most one line in five seconds."""
     with tqdm(
         total=tokens // batch * batch,
@@ -377,6 +392,7 @@ def _seconds_per_token(
 
 def estimate_seconds(run: Run, device: str | None = None) -> float:
     """Training time of a run on this machine, from a timed step at its size, a large batch scaled down (harvest and
-    evaluation excluded)."""
-    size = (run.source.d_in, run.d_sae, run.sparsity, run.batch)
+    evaluation excluded). A transcoder is taken for an autoencoder of the mean of its widths."""
+    width = (run.source.d_in + (run.source.d_out or run.source.d_in)) // 2
+    size = (width, run.d_sae, run.sparsity, run.batch)
     return run.tokens * _seconds_per_token(run.architecture, run.options, *size, device or default_device())

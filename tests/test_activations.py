@@ -1,12 +1,14 @@
 """Activation sources on the smallest embedded model and a corpus of a few files."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from replication import activations, corpora, language_models
-from replication.activations import NORMALISATIONS, Gaussian, LanguageModelActivations, harvest
+from replication.activations import NORMALISATIONS, Gaussian, LanguageModelActivations, Pairs, harvest
 from replication.corpora import LocalText
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.attn.hook_z", "blocks.1.hook_mlp_out")
@@ -134,7 +136,8 @@ def test_gaussian_is_seeded_and_its_heldout_is_apart():
 @pytest.mark.parametrize("name", NORMALISATIONS)
 def test_normalisations_can_be_undone(name):
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    normal, undo = NORMALISATIONS[name](x)
+    kind = NORMALISATIONS[name]
+    normal, undo = kind.apply(x, kind.fit and kind.fit(x))
     torch.testing.assert_close(undo(normal), x)
     if name == "gao":
         torch.testing.assert_close(normal.mean(-1), torch.zeros(5), atol=1e-6, rtol=0)
@@ -143,6 +146,75 @@ def test_normalisations_can_be_undone(name):
 
 def test_lee_gives_every_token_the_norm_sqrt_of_d_minus_1():
     x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 10.0, 40.0]])
-    normalised, _ = NORMALISATIONS["lee"](x)
+    normalised, _ = NORMALISATIONS["lee"].apply(x)
     torch.testing.assert_close(normalised[0], torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(normalised.norm(dim=-1), torch.full((2,), 2**0.5), atol=1e-4, rtol=0)
+
+
+def test_gemma_fits_one_constant_that_makes_the_mean_square_norm_1():
+    sample = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -5.0], [5.0, 0.0]])  # square norms 25, 0, 25, 25
+    constant = NORMALISATIONS["gemma"].fit(sample)
+    assert constant.item() == pytest.approx((75 / 4) ** 0.5)
+    normalised, _ = NORMALISATIONS["gemma"].apply(sample, constant)
+    assert normalised.square().sum(-1).mean().item() == pytest.approx(1)
+    torch.testing.assert_close(normalised * constant, sample)  # one constant for all tokens, no centring
+
+
+class TestPairs:
+    def test_rows_of_a_batch_belong_to_the_same_token(self, corpus):
+        inputs, targets = source(corpus, HOOKS[0]), source(corpus, HOOKS[2])
+        pairs = Pairs(inputs, targets)
+        model = language_models.load("pygpt-0.5m")
+        blocks = torch.from_numpy(corpus.build(model.tokenizer).blocks("train", 16).astype("int64"))
+        x, y = (values.flatten(0, 1) for values in model.activations(blocks, [HOOKS[0], HOOKS[2]]).values())
+        for batch in pairs.batches(32, 128, seed=3):
+            token = torch.cdist(batch.inputs, x).argmin(-1)
+            torch.testing.assert_close(batch.targets, y[token], rtol=0.05, atol=0.05 * y.abs().max().item())
+            assert (batch.targets - y[token.roll(1)]).norm() > 4 * (batch.targets - y[token]).norm()
+
+    def test_streams_and_held_out_rows_are_those_of_the_parts(self, corpus):
+        inputs, targets = source(corpus, HOOKS[0]), source(corpus, HOOKS[1])
+        pairs = Pairs(inputs, targets)
+        sample = pairs.sample(32, 96, 1)
+        for part, one in zip(sample, (inputs, targets), strict=True):
+            assert torch.equal(part, torch.cat(list(one.batches(32, 96, 1))))
+        for part, one in zip(pairs.heldout(), (inputs, targets), strict=True):
+            assert torch.equal(part, one.heldout())
+        assert (pairs.d_in, pairs.d_out) == (inputs.d_in, targets.d_in) and inputs.d_out is None
+        assert pairs.fingerprints() == inputs.fingerprints() == targets.fingerprints()
+        assert pairs.provenance() == inputs.provenance()
+
+    def test_both_hooks_are_harvested_in_one_pass(self, corpus, monkeypatch):
+        passes = []
+        real = language_models.LanguageModel.activations
+        monkeypatch.setattr(
+            language_models.LanguageModel,
+            "activations",
+            lambda self, tokens, hooks: passes.append(list(hooks)) or real(self, tokens, hooks),
+        )
+        Pairs(source(corpus, HOOKS[0]), source(corpus, HOOKS[2])).heldout()
+        assert passes and all(hooks == [HOOKS[0], HOOKS[2]] for hooks in passes)
+
+    @pytest.mark.parametrize(
+        "field, changes",
+        [
+            ("model", {"model": "pygpt-1.6m"}),
+            ("corpus", {"corpus": LocalText("elsewhere")}),
+            ("context", {"context": 8}),
+            ("tokens", {"tokens": 320}),
+            ("heldout_tokens", {"heldout_tokens": 64}),
+            ("skip_first", {"skip_first": 1}),
+        ],
+    )
+    def test_parts_that_differ_in_more_than_the_hook_are_refused(self, field, changes):
+        inputs = source(LocalText("nowhere"), HOOKS[0])
+        targets = replace(inputs, hook=HOOKS[2], **changes)
+        with pytest.raises(ValueError, match=f"^{field} must be the same.*{re.escape(str(changes[field]))}"):
+            Pairs(inputs, targets)
+
+    def test_parts_of_unrelated_streams_are_refused(self):
+        inputs = source(LocalText("nowhere"))
+        with pytest.raises(ValueError, match="one language model.*Gaussian"):
+            Pairs(inputs, Gaussian(3))
+        with pytest.raises(ValueError, match="targets.*plain.*Pairs"):
+            Pairs(Gaussian(3), Pairs(Gaussian(3), Gaussian(3)))

@@ -148,9 +148,9 @@ def test_the_penalty_grows_over_the_warm_up(monkeypatch):
     seen = []
     real = training.architecture("relu").objective
 
-    def objective(self, x, dead, ramp=1.0):
+    def objective(self, x, dead, ramp=1.0, target=None):
         seen.append(ramp)
-        return real(self, x, dead, ramp)
+        return real(self, x, dead, ramp, target)
 
     monkeypatch.setattr(training.architecture("relu"), "objective", objective)
     list(train([replace(RUN, architecture="relu", sparsity=0.1, tokens=6 * 64, sparsity_warmup=4 * 64)]))

@@ -3,7 +3,7 @@
 import torch
 
 from replication import metrics
-from replication.activations import NORMALISATIONS
+from replication.activations import Pair, as_pair
 from replication.sae import SAE
 from replication.shapes import Float, Tensor
 from replication.train import Trained
@@ -11,26 +11,29 @@ from replication.train import Trained
 CHUNK = 8192
 
 
-def reconstruction(trained: Trained, heldout: Float[Tensor, "n d_in"]) -> dict[str, float]:
+def reconstruction(trained: Trained, heldout: Float[Tensor, "n d_in"] | Pair) -> dict[str, float]:
     """Metrics of `metrics.DEFINITIONS` on held-out activations, in the order in which a table prints them.
 
     `nmse`, `readme_nmse`, `cosine` and `shrinkage` are taken on the normalised activations that the SAE sees, `fvu` on
     the activations themselves. Controls in the same row: `nmse_untrained`, the same SAE before its first step, and
     `nmse_pca`, as many principal components as the SAE has active latents.
+
+    A transcoder is measured on its targets, given as a `Pair`; its principal components are those of the targets too,
+    which it does not see.
     """
-    x, undo = NORMALISATIONS[trained.run.normalisation](heldout)
+    x, target, undo = trained.sae.normalise(heldout)
     recon, active, fired = _run(trained.sae, x)
     b_dec = trained.sae.b_dec.detach()
     values = {
-        "nmse": metrics.nmse(x, recon, trained.mean),
-        "readme_nmse": metrics.readme_nmse(x, recon),
-        "fvu": metrics.fvu(heldout, undo(recon)),
+        "nmse": metrics.nmse(target, recon, trained.mean),
+        "readme_nmse": metrics.readme_nmse(target, recon),
+        "fvu": metrics.fvu(as_pair(heldout).targets, undo(recon)),
         "l0": active.float().mean(),
-        "cosine": metrics.cosine(x, recon),
-        "shrinkage": metrics.shrinkage(x - b_dec, recon - b_dec),
+        "cosine": metrics.cosine(target, recon),
+        "shrinkage": metrics.shrinkage(target - b_dec, recon - b_dec),
         "dead_heldout": metrics.dead_fraction(fired),
-        "nmse_untrained": metrics.nmse(x, _run(trained.untrained, x)[0], trained.mean),
-        "nmse_pca": metrics.pca_fvu(x)[min(round(active.float().mean().item()), x.shape[1])],
+        "nmse_untrained": metrics.nmse(target, _run(trained.untrained, x)[0], trained.mean),
+        "nmse_pca": metrics.pca_fvu(target)[min(round(active.float().mean().item()), target.shape[1])],
     }
     return {name: value.item() for name, value in values.items()}
 
@@ -38,7 +41,7 @@ def reconstruction(trained: Trained, heldout: Float[Tensor, "n d_in"]) -> dict[s
 @torch.no_grad()
 def _run(sae: SAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reconstruction, active latents per token and which latents fired at all, in chunks that fit in memory."""
-    recon, active = torch.empty_like(x), torch.empty(len(x), dtype=torch.int64, device=x.device)
+    recon, active = x.new_empty(len(x), len(sae.b_dec)), torch.empty(len(x), dtype=torch.int64, device=x.device)
     fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=x.device)
     for begin in range(0, len(x), CHUNK):
         out = sae(x[begin : begin + CHUNK])

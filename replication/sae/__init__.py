@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from replication.sae.base import SAE, Objective, Output, geometric_median
+from replication.sae.base import SAE, Normalised, Objective, Output, geometric_median, released_form
 from replication.sae.batchtopk import BatchTopK
 from replication.sae.gated import Gated
 from replication.sae.jumprelu import JumpReLU
@@ -55,10 +55,12 @@ def load(path: Path) -> SAE:
 __all__ = [
     "ARCHITECTURES",
     "SAE",
+    "Normalised",
     "Objective",
     "Output",
     "architecture",
     "geometric_median",
     "load",
+    "released_form",
     *(cls.__name__ for cls in ARCHITECTURES.values()),
 ]

@@ -25,7 +25,7 @@ def check_auxk(aux_coefficient: float, k_aux: int | None) -> None:
 def auxiliary_loss(
     sae: SAE,
     centred: Float[Tensor, "batch d_in"],
-    residual: Float[Tensor, "batch d_in"],
+    residual: Float[Tensor, "batch d_out"],
     dead: Int[Tensor, " dead"],
     k_aux: int,
 ) -> Float[Tensor, ""]:

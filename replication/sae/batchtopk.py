@@ -1,6 +1,7 @@
 """BatchTopK: the k of TopK as a mean over the batch (Bussmann, Leask & Nanda 2024, arXiv 2412.06410)."""
 
 import abc
+from typing import ClassVar
 
 import torch
 
@@ -34,6 +35,8 @@ class BatchSelection(SAE):
     A subclass supplies `reconstructions`; the loss is the mean of their errors over `scale`, plus AuxK.
     """
 
+    scales_with: ClassVar = SAE.scales_with | {"scale": 2, "threshold": 1}
+
     def __init__(
         self,
         d_in: int,
@@ -58,7 +61,7 @@ class BatchSelection(SAE):
 
     @abc.abstractmethod
     def reconstructions(self, latents: Float[Tensor, "batch d_sae"]) -> list[Tensor]:
-        """The reconstructions that are compared with x, each (batch, d_in); the last one uses every latent."""
+        """The reconstructions to compare with the target, each (batch, d_out); the last one uses every latent."""
 
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         if self.training:
@@ -66,24 +69,33 @@ class BatchSelection(SAE):
         return pre.masked_fill(pre <= self.threshold, 0)
 
     @torch.no_grad()
-    def initialise(self, x: Float[Tensor, "n {self.d_in}"]) -> None:
+    def initialise(self, x: Float[Tensor, "n {self.d_in}"], target: Float[Tensor, "n d_out"] | None = None) -> None:
         """As in every SAE; `scale` and a first threshold come from the sample, so an untrained SAE has L0 near k."""
-        super().initialise(x)
-        self.scale.copy_((x - x.mean(0)).square().sum(-1).mean())
+        super().initialise(x, target)
+        target = x if target is None else target
+        self.scale.copy_((target - target.mean(0)).square().sum(-1).mean())
         latents = batch_topk(self.pre(x[:4096]), self.sparsity)
         self.threshold.copy_(updated_threshold(self.threshold, latents, self.threshold_decay))
 
+    def threshold_form(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.W_enc, self.b_enc, self.threshold.expand(self.d_sae)
+
     def objective(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
+        target = x if target is None else target
         latents = batch_topk(self.pre(x), self.sparsity)
         if self.training:
             self.threshold.copy_(updated_threshold(self.threshold, latents.detach(), self.threshold_decay))
         recons = self.reconstructions(latents)
-        errors = [squared_error(x, recon) for recon in recons]
+        errors = [squared_error(target, recon) for recon in recons]
         loss = torch.stack(errors).mean() / self.scale
         if self.aux_coefficient and len(dead):
-            aux = auxiliary_loss(self, x - self.b_dec, x - recons[-1], dead, self.k_aux)
+            aux = auxiliary_loss(self, x - self.centre, target - recons[-1], dead, self.k_aux)
             loss = loss + self.aux_coefficient * aux
         return Objective(loss, errors[-1].detach(), latents.detach().amax(0) > 0)
 

@@ -1,5 +1,7 @@
 """Gated SAE: one half decides which latents are active, the other how large they are (Rajamanoharan et al. 2024)."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -22,6 +24,8 @@ class Gated(SAE):
     term, which would resist, cannot. Both are baselines of the JumpReLU paper (arXiv 2407.14435).
     """
 
+    scales_with: ClassVar = SAE.scales_with | {"b_mag": 1}
+
     def __init__(self, d_in: int, d_sae: int, sparsity: float, *, ri_l1: bool = False, **kwargs):
         kwargs.setdefault("unit_norm", not ri_l1)
         super().__init__(d_in, d_sae, sparsity, **kwargs)
@@ -38,17 +42,27 @@ class Gated(SAE):
         """H(gate) ReLU(exp(r_mag) product + b_mag)."""
         return torch.relu(self.r_mag.exp() * product + self.b_mag) * (gate > 0)
 
+    def threshold_form(self) -> tuple[Tensor, Tensor, Tensor]:
+        """magnitude > b_mag - exp(r_mag) b_enc exactly where gate > 0."""
+        gain = self.r_mag.exp()
+        return self.W_enc * gain, self.b_mag, torch.relu(self.b_mag - gain * self.b_enc)
+
     def objective(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
-        product = (x - self.b_dec) @ self.W_enc  # not pre - b_enc, whose gradient to b_enc would cancel only roughly
+        target = x if target is None else target
+        product = (x - self.centre) @ self.W_enc  # not pre - b_enc, whose gradient to b_enc would cancel only roughly
         gate = product + self.b_enc
         latents = self.gate_magnitudes(gate, product)
-        error = squared_error(x, self.decode(latents))
+        error = squared_error(target, self.decode(latents))
         opened, frozen = torch.relu(gate), self.W_dec.detach()
         weighed = opened * frozen.norm(dim=-1) if self.ri_l1 else opened
         penalty = weighed.sum(dtype=x.dtype) / len(x)
-        auxiliary = squared_error(x, torch.addmm(self.b_dec.detach(), opened, frozen))
+        auxiliary = squared_error(target, torch.addmm(self.b_dec.detach(), opened, frozen))
         return Objective(
             error + ramp * self.sparsity * penalty + auxiliary, error.detach(), latents.detach().amax(0) > 0
         )

@@ -85,10 +85,10 @@ class JumpReLU(SAE):
     they are right: sec. 4.)
 
     `threshold` is the initial theta; `bandwidth` the width of the window around theta that trains it, both for inputs
-    with E|x|^2 = 1 (the normalisation "gao" has it; for raw activations scale both); `kernel` its shape. theta is a
-    parameter kept at 0 or above, or exp of one with `log_threshold` (at Adam's pace of one learning rate per step that
-    one takes long to grow). `target_l0` replaces the penalty by lambda (L0 / target_l0 - 1)^2, L0 the batch mean.
-    `ste_into_pre` lets the pseudo-derivatives into the pre-activations, so that lambda reaches the encoder too.
+    with E|x|^2 = 1 (the normalisations "gao" and "gemma" have it; for raw activations scale both); `kernel` its shape.
+    theta is a parameter kept at 0 or above, or exp of one with `log_threshold` (at Adam's pace of one learning rate per
+    step that one takes long to grow). `target_l0` replaces the penalty by lambda (L0 / target_l0 - 1)^2, L0 the batch
+    mean. `ste_into_pre` lets the pseudo-derivatives into the pre-activations, so that lambda reaches the encoder too.
 
     Differs from the paper: b_dec starts at the geometric median instead of 0, and a tied encoder at the scale that
     fits.
@@ -125,13 +125,26 @@ class JumpReLU(SAE):
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         return jumprelu(pre, self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
 
+    @torch.no_grad()
+    def rescale(self, inputs: Float[Tensor, ""], targets: Float[Tensor, ""]) -> None:
+        super().rescale(inputs, targets)
+        self.theta_raw.copy_(self.theta_raw + targets.log() if self.log_threshold else self.theta_raw * targets)
+
+    def threshold_form(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.W_enc, self.b_enc, self.theta
+
     def objective(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
+        target = x if target is None else target
         with torch.autocast(x.device.type, enabled=False):  # bf16's spacing near theta is wider than a narrow window
             pre = self.pre(x)
         estimator = (self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
-        error = squared_error(x, self.decode(jumprelu(pre, *estimator)))
+        error = squared_error(target, self.decode(jumprelu(pre, *estimator)))
         active = step(pre, *estimator)
         l0 = active.sum(dtype=x.dtype) / len(x)
         penalty = l0 if self.target_l0 is None else (l0 / self.target_l0 - 1).square()

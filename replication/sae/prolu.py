@@ -52,11 +52,20 @@ class ProLU(SAE):
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         return prolu(pre - self.b_enc, self.b_enc, self.gradient)
 
+    def threshold_form(self) -> tuple[Tensor, Tensor, Tensor]:
+        """m > 0 and m + b_enc > 0 is m > max(0, -b_enc)."""
+        return self.W_enc, torch.zeros_like(self.b_enc), torch.relu(-self.b_enc)
+
     def objective(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
-        m = (x - self.b_dec) @ self.W_enc  # not pre - b_enc, whose gradient to b_enc would cancel only roughly
+        target = x if target is None else target
+        m = (x - self.centre) @ self.W_enc  # not pre - b_enc, whose gradient to b_enc would cancel only roughly
         latents = prolu(m, self.b_enc, self.gradient)
-        error = squared_error(x, self.decode(latents))
+        error = squared_error(target, self.decode(latents))
         penalty = latents.sum(dtype=x.dtype) / len(x)
         return Objective(error + ramp * self.sparsity * penalty, error.detach(), latents.detach().amax(0) > 0)

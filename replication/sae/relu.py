@@ -17,9 +17,14 @@ class ReLU(SAE):
         return torch.relu(pre)
 
     def objective(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
+        target = x if target is None else target
         recon, latents = self(x)
-        error = squared_error(x, recon)
+        error = squared_error(target, recon)
         penalty = latents.sum(0).sum(dtype=x.dtype) / len(x)
         return Objective(error + ramp * self.sparsity * penalty, error.detach(), latents.detach().amax(0) > 0)

@@ -61,6 +61,10 @@ class TopAFA(SAE):
     by the spread of the residual. A tied encoder starts at the norm of the input (`initialise`). b_dec starts at the
     geometric median instead of 0, so that |x - b_dec| and |x|, the targets of selection and of L_AFA, differ from the
     first step on.
+
+    In a transcoder the norm of the code stands for that of the target y. L_AFA and the first term compare with y
+    itself (L_AFA with y - b_dec for `target_centred`). The selection must do without y: it takes rho |x - b_pre|, with
+    rho = sqrt(E|y - b_dec|^2 / E|x - b_pre|^2) of the initial sample (`norm_ratio`).
     """
 
     capturable = False  # how deep to sort is asked at every step
@@ -86,35 +90,50 @@ class TopAFA(SAE):
         self.aux_coefficient = aux_coefficient
         self.k_aux = default_k_aux(d_in) if k_aux is None else k_aux
         self.b_enc.requires_grad_(False)
+        self.register_buffer("norm_ratio", None if self.d_out is None else torch.ones(()))
 
     def sparsify(
         self, pre: Float[Tensor, "batch d_sae"], centred: Float[Tensor, "batch d_in"]
     ) -> Float[Tensor, "batch d_sae"]:
         active = pre.relu().to(centred.dtype)  # sums of squares in the precision of the input, under autocast too
-        return active * afa_selection(active, self.W_dec.norm(dim=-1), centred.norm(dim=-1), self.rule)
+        norm = centred.norm(dim=-1) if self.norm_ratio is None else centred.norm(dim=-1) * self.norm_ratio
+        return active * afa_selection(active, self.W_dec.norm(dim=-1), norm, self.rule)
 
     @torch.no_grad()
-    def initialise(self, x: Float[Tensor, "n {self.d_in}"]) -> None:
-        """b_dec as in every SAE; a tied encoder then starts where E|ReLU(pre)|^2 = E|x - b_dec|^2.
+    def initialise(self, x: Float[Tensor, "n {self.d_in}"], target: Float[Tensor, "n d_out"] | None = None) -> None:
+        """b_dec as in every SAE; a tied encoder then starts where E|ReLU(pre)|^2 = E|target - b_dec|^2.
 
         So does the released code, whose Kaiming draw has this property. There is no scale that fits best: the selection
         depends on the scale.
         """
-        super().initialise(x)
+        super().initialise(x, target)
+        target = x if target is None else target
+        if self.norm_ratio is not None:
+            self.norm_ratio.copy_((target - self.b_dec).norm() / (x - self.b_pre).norm().clamp(min=1e-12))
         if self.tied_init:
-            first = x[:4096]
-            energy = self.pre(first).relu().square().sum().clamp(min=1e-12)
-            self.W_enc.mul_(((first - self.b_dec).square().sum() / energy).sqrt())
+            energy = self.pre(x[:4096]).relu().square().sum().clamp(min=1e-12)
+            self.W_enc.mul_(((target[:4096] - self.b_dec).square().sum() / energy).sqrt())
+
+    @torch.no_grad()
+    def rescale(self, inputs: Float[Tensor, ""], targets: Float[Tensor, ""]) -> None:
+        super().rescale(inputs, targets)
+        if self.norm_ratio is not None:
+            self.norm_ratio.mul_(targets / inputs)
 
     def objective(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
+        target = x if target is None else target
         recon, latents = self(x)
-        error = squared_error(x, recon)
-        loss = error / self.d_in
+        error = squared_error(target, recon)
+        loss = error / target.shape[-1]
         if self.afa_loss:
-            target = x - self.b_dec if self.target_centred else x
-            loss = loss + self.sparsity * (latents.norm(dim=-1) - target.norm(dim=-1)).square().mean()
+            matched = target - self.b_dec if self.target_centred else target
+            loss = loss + self.sparsity * (latents.norm(dim=-1) - matched.norm(dim=-1)).square().mean()
         if self.aux_coefficient and len(dead):
-            loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.b_dec, x - recon, dead, self.k_aux)
+            loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.centre, target - recon, dead, self.k_aux)
         return Objective(loss, error.detach(), latents.detach().amax(0) > 0)

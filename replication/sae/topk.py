@@ -1,6 +1,7 @@
 """TopK with the auxiliary loss for dead latents, and Multi-TopK (Gao et al. 2024)."""
 
 import math
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,8 @@ class TopK(SAE):
     min(multi_factor * k, d_sae) largest; the paper recommends L(k) + L(4k) / 8, i.e. 1/8 and 4. Latents, error and
     AuxK stay those of k.
     """
+
+    scales_with: ClassVar = SAE.scales_with | {"scale": 2}
 
     def __init__(
         self,
@@ -51,24 +54,30 @@ class TopK(SAE):
         top = pre.topk(self.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
 
-    def initialise(self, x: Float[Tensor, "n {self.d_in}"]) -> None:
-        super().initialise(x)
-        self.scale.copy_((x - x.mean(0)).square().sum(-1).mean())
+    def initialise(self, x: Float[Tensor, "n {self.d_in}"], target: Float[Tensor, "n d_out"] | None = None) -> None:
+        super().initialise(x, target)
+        target = x if target is None else target
+        self.scale.copy_((target - target.mean(0)).square().sum(-1).mean())
 
     def objective(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], ramp: float | Tensor = 1.0
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Int[Tensor, " dead"],
+        ramp: float | Tensor = 1.0,
+        target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
-        centred = x - self.b_dec
+        target = x if target is None else target
+        centred = x - self.centre
         widest = min(self.multi_factor * self.k, self.d_sae) if self.multi_weight else self.k
         chosen = topk_encode(centred, self.W_enc.T, self.b_enc, widest, self.shadow)
         chosen = chosen._replace(values=chosen.values.relu())
         top = chosen if widest == self.k else chosen.largest(self.k)
         recon = sparse_decode(top, self.W_dec) + self.b_dec
-        error = squared_error(x, recon)
+        error = squared_error(target, recon)
         loss = error / self.scale
         if self.multi_weight:
-            wide = squared_error(x, sparse_decode(chosen, self.W_dec) + self.b_dec)
+            wide = squared_error(target, sparse_decode(chosen, self.W_dec) + self.b_dec)
             loss = loss + self.multi_weight * wide / self.scale
         if self.aux_coefficient and len(dead):
-            loss = loss + self.aux_coefficient * auxiliary_loss(self, centred, x - recon, dead, self.k_aux)
+            loss = loss + self.aux_coefficient * auxiliary_loss(self, centred, target - recon, dead, self.k_aux)
         return Objective(loss, error.detach(), top.fired())
