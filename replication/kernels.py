@@ -201,6 +201,47 @@ class _TopKEncode(torch.autograd.Function):
         return grad_x, _rows_gradient(ctx.tokens_of, grad, x, ctx.dtype), grad_bias, None, None
 
 
+class _JumpReLUEncode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, rows, bias, theta, bandwidth, kernel, ste_into_pre):
+        ctx.dtype, ctx.estimator = _matmul_dtype(x), (bandwidth, kernel, ste_into_pre)
+        with torch.autocast(x.device.type, enabled=False):  # bf16's spacing near theta is wider than a narrow window
+            pre = torch.addmm(bias, x, rows.T)
+        latents, tokens = _triton().jumprelu_forward(pre, theta, ctx.dtype)
+        ctx.save_for_backward(x, rows, theta, pre)
+        ctx.mark_non_differentiable(tokens)
+        return latents, tokens.sum() / len(x), tokens
+
+    @staticmethod
+    def backward(ctx, grad_latents, grad_l0, _):
+        x, rows, theta, pre = ctx.saved_tensors
+        per_entry = (grad_l0 / len(x)).reshape(1)
+        grad_pre, grad_theta = _triton().jumprelu_backward(
+            pre, theta, grad_latents, per_entry, *ctx.estimator, ctx.dtype
+        )
+        grad_rows = (grad_pre.T @ x.to(ctx.dtype)).to(rows.dtype)
+        grad_x = (grad_pre @ rows.to(ctx.dtype)).to(x.dtype) if ctx.needs_input_grad[0] else None
+        return grad_x, grad_rows, grad_pre.sum(0, dtype=rows.dtype), grad_theta, None, None, None
+
+
+def jumprelu_encode(
+    x: Float[Tensor, "batch d_in"],
+    rows: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    theta: Float[Tensor, " d_sae"],
+    bandwidth: float,
+    kernel: str,
+    ste_into_pre: bool,
+) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, ""], Int[Tensor, " d_sae"]]:
+    """Latents pre H(pre - theta) of pre = x @ rows.T + bias, their mean number per token, and on how many tokens each
+    is active, with the pseudo-derivatives of `sae.jumprelu`, which is the reference; Triton only.
+
+    One pass over the pre-activations forward and one backward. They stay in float32; latents and gradients of products
+    are in the precision that autocast prescribes.
+    """
+    return _JumpReLUEncode.apply(x, rows, bias, theta, bandwidth, kernel, ste_into_pre)
+
+
 @torch.no_grad()
 def adam_rows_(
     weight: Float[Tensor, "n d"],

@@ -115,6 +115,17 @@ def test_step_times_draw_every_implementation_and_the_floor(tmp_path):
     assert to_rgb(lines["this library, fp32"].get_color()) == to_rgb(figures.COLOURS["jumprelu"])
 
 
+def test_step_table_shows_the_faster_precision_beside_ours():
+    rows = [("replication", "bf16", 2.0, 1.0, 4.0), ("sae-lens", "fp32", 9.0, 4.5, 18.0)]
+    rows += [("sae-lens", "bf16", 6.0, 3.0, 12.0), ("floor", "bf16", 0.5, 0.25, 1.0)]
+    columns = ["implementation", "precision", "ms", "ratio_to_ours", "ratio_to_floor"]
+    table = pd.DataFrame(rows, columns=columns).assign(method="topk", dead=0.1, n=512.0)
+    table = pd.concat([table, pd.DataFrame([{"implementation": "eai-sparsify"}])])
+    [line] = figures.step_table(table).to_dict("records")
+    expected = {"method": "TopK", "dead": "10%", "n": "512", "ours, ms": "2", "in floors": "4", "sae-lens": "3×"}
+    assert line == expected
+
+
 def test_step_parts_fill_the_bar(tmp_path):
     parts = pd.DataFrame([{"part": part, "n": 512, "d": 8, "ms": 2.0} for part in figures.PART_COLOURS])
     figure = figures.step_parts(parts)

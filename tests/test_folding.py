@@ -201,7 +201,7 @@ def test_the_constant_is_fitted_on_raw_training_activations_and_recorded():
     assert trained.log["input_scale"] == pytest.approx(sample.square().sum(-1).mean().sqrt().item())
     assert trained.log["input_scale"] == trained.sae.input_scale.item() == trained.untrained.input_scale.item()
     torch.testing.assert_close(trained.mean, sample.mean(0) / trained.sae.input_scale)
-    study = Study("toy", "toy", "", lambda _: [one], gao2024.measure)
+    study = Study("toy", "toy", "", lambda _: [one], gao2024.frontier.measure)
     stored = row(study, "cpu", one, trained.log)
     assert stored["input_scale"] == trained.log["input_scale"] and "target_scale" not in stored
     assert "input_scale" not in next(train([replace(one, normalisation="gao", tokens=64)], device="cpu")).log
@@ -218,8 +218,8 @@ def test_fvu_is_that_of_reconstruct():
 
 def test_a_row_depends_on_its_own_normalisation_only():
     for kind in NORMALISATIONS.values():
-        names = {name for _, name in reachable(gao2024.measure, *types_of(run("relu")), kind)}
+        names = {name for _, name in reachable(gao2024.frontier.measure, *types_of(run("relu")), kind)}
         others = {other.__name__ for other in NORMALISATIONS.values()} - {kind.__name__}
         assert {kind.__name__, "Normalisation"} <= names and not (others | {"Pairs"}) & names
-    study = Study("toy", "toy", "", lambda _: [], gao2024.measure)
+    study = Study("toy", "toy", "", lambda _: [], gao2024.frontier.measure)
     assert len({study.code(run("relu", normalisation=name)) for name in NORMALISATIONS}) == len(NORMALISATIONS)

@@ -147,7 +147,16 @@ class SAE(nn.Module, abc.ABC):
         """
 
     def pre(self, x: Float[Tensor, "batch {self.d_in}"]) -> Float[Tensor, "batch {self.d_sae}"]:
-        return torch.addmm(self.b_enc, x - self.centre, self.W_enc)
+        centred, bias = self.encoder_input(x)
+        return torch.addmm(bias, centred, self.W_enc)
+
+    def encoder_input(self, x: Float[Tensor, "batch {self.d_in}"]) -> tuple[Tensor, Tensor]:
+        """x - centre and b_enc, (batch, d_in) and (d_sae,), so arranged that the gradient of a learned centre takes the
+        way of the bias: through one sum over tokens instead of a product as large as the encoder's."""
+        if not self.centre.requires_grad:
+            return x - self.centre, self.b_enc
+        fixed = self.centre.detach()
+        return x - fixed, self.b_enc + (fixed - self.centre) @ self.W_enc.detach()
 
     def encode(self, x: Float[Tensor, "batch {self.d_in}"]) -> Float[Tensor, "batch {self.d_sae}"]:
         return self.sparsify(self.pre(x), x - self.centre)

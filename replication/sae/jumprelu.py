@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from replication.kernels import jumprelu_encode, uses_triton
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Float, Int, Tensor
 
@@ -141,14 +142,22 @@ class JumpReLU(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
+        latents, l0, fired = self._active(x)
+        error = squared_error(target, self.decode(latents))
+        penalty = l0 if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
+        return Objective(error + ramp * self.sparsity * penalty, error.detach(), fired)
+
+    def _active(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, their mean number per token, and which of them are active on some token."""
+        estimator = (self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
+        if uses_triton(x):
+            centred, bias = self.encoder_input(x)
+            latents, l0, tokens = jumprelu_encode(centred, self.W_enc.T, bias, *estimator)
+            return latents, l0, tokens > 0
         with torch.autocast(x.device.type, enabled=False):  # bf16's spacing near theta is wider than a narrow window
             pre = self.pre(x)
-        estimator = (self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
-        error = squared_error(target, self.decode(jumprelu(pre, *estimator)))
         active = step(pre, *estimator)
-        l0 = active.sum(dtype=x.dtype) / len(x)
-        penalty = l0 if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
-        return Objective(error + ramp * self.sparsity * penalty, error.detach(), active.detach().amax(0) > 0)
+        return jumprelu(pre, *estimator), active.sum(dtype=x.dtype) / len(x), active.detach().amax(0) > 0
 
     @torch.no_grad()
     def clamp_parameters(self) -> None:

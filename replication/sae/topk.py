@@ -67,9 +67,9 @@ class TopK(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
-        centred = x - self.centre
+        centred, bias = self.encoder_input(x)
         widest = min(self.multi_factor * self.k, self.d_sae) if self.multi_weight else self.k
-        chosen = topk_encode(centred, self.W_enc.T, self.b_enc, widest, self.shadow)
+        chosen = topk_encode(centred, self.W_enc.T, bias, widest, self.shadow)
         chosen = chosen._replace(values=chosen.values.relu())
         top = chosen if widest == self.k else chosen.largest(self.k)
         recon = sparse_decode(top, self.W_dec) + self.b_dec
@@ -79,5 +79,5 @@ class TopK(SAE):
             wide = squared_error(target, sparse_decode(chosen, self.W_dec) + self.b_dec)
             loss = loss + self.multi_weight * wide / self.scale
         if self.aux_coefficient and len(dead):
-            loss = loss + self.aux_coefficient * auxiliary_loss(self, centred, target - recon, dead, self.k_aux)
+            loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.centre, target - recon, dead, self.k_aux)
         return Objective(loss, error.detach(), top.fired())
