@@ -37,7 +37,7 @@ test: setup  ## lint, unit and contract tests, the book at smoke size, its noteb
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(SMOKE)
 
-bench: setup  ## time a training step, ours and plain autograd, into benchmarks/results
+bench: setup  ## time a training step, ours and our peers', into benchmarks/results (leave the machine alone)
 	$(BIN)/python benchmarks/train_step.py
 
 lock: setup  ## write requirements.lock from what .venv holds

@@ -1,121 +1,239 @@
-"""Time of one training step: this library's, the same equation in plain dense autograd, and the floor of the machine.
+"""Time and memory of one training step: this library, plain autograd, its peers and the limits of the machine.
 
-    python benchmarks/train_step.py            # writes benchmarks/results/cpu.csv or gpu.csv
+    python benchmarks/train_step.py            # writes benchmarks/results/{cpu,gpu}.csv and {cpu,gpu}_parts.csv
 
-A step is everything the training loop does: objective, backward, gradient projection, Adam, unit norm, dead counters.
-The floor is the encoder product alone, in the precision the library uses; nothing that looks at every latent can be
-faster.
-Medians over steps, one sitting; ratios within one file compare, times of two files do not.
+One sitting: in each of two rounds every implementation takes its turn at every size in a process of its own, and the
+better median counts, so that a disturbance hits nobody alone. All train on the same batches, each through its own loop
+(`timing`, `ours`, `peers/`); a peer that cannot be installed or fails has a row that says why. Ratios within one file
+compare, times of two files do not.
+
+    tokens_per_s      batch / ms
+    peak_gib          most memory in use above that before the SAE was built; on a CPU of the process, on a GPU of torch
+    ratio_to_ours     ms / ms of this library at the same method, size and share of dead latents
+    ratio_to_floor    ms / floor, the floor being that of a TopK step without AuxK in the precision this library uses:
+
+    floor = encoder product + 4 gathers + bytes / copy speed,   all three measured here (`limits`)
+    gather = k rows a token: decode, the gradient of the latents, of W_dec and of W_enc; at the speed of torch's
+             `embedding_bag` or, where that is faster, of a copy of its 4 B k d bytes
+    bytes  = b B n   one read of the pre-activations, b = 2 (bf16) or 4 bytes each
+           + 8 d n   one write of both dense gradients
+           + 56 d n  Adam: 28 bytes for each of the 2dn weights
+
+with B tokens a batch. The floors of other methods are higher: they must look at every latent more than once.
 """
 
+import argparse
 import csv
-import time
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
+from environments import FOLDER, PEERS, Unavailable, python, reason
+from ours import precision
 
-from replication.activations import Gaussian
 from replication.results import machine
-from replication.sae.base import squared_error
-from replication.train import Run, _Trainee, _uses_bf16, default_device
+from replication.train import default_device
 
+HERE = Path(__file__).parent
 SIZES = {  # d, n, k, batch
     "cpu": [(128, 512, 16, 1024), (128, 2048, 16, 1024), (256, 4096, 32, 1024)],
-    "cuda": [(768, 12288, 32, 4096), (768, 32768, 32, 4096), (768, 131072, 32, 4096)],
+    "cuda": [(768, n, 32, 4096) for n in (12288, 32768, 131072, 524288)],
 }
-WARM_UP, STEPS = 5, 20
 COLUMNS = ["implementation", "version", "method", "d", "n", "k", "batch", "dead", "precision", "ms", "tokens_per_s"]
-COLUMNS += ["peak_gib", "ratio_to_floor", "device", "date"]
+COLUMNS += ["peak_gib", "ratio_to_ours", "ratio_to_floor", "device", "date", "note"]
+SIZE = ("d", "n", "k", "batch")
+KEY = ("implementation", "method", *SIZE, "dead", "precision")
+TOPK = (("topk", 0.0), ("topk", 0.1))
+SHARED = (*TOPK, ("batchtopk", 0.1), ("jumprelu", 0.0))
+OURS = (*SHARED, ("topafa", 0.1), ("relu", 0.0))
+TIMEOUT = 900  # seconds for all methods of one implementation at one size
 
 
-class Plain(_Trainee):
-    """The TopK equation as one would write it first: dense latents, autograd, float32."""
+class Program(NamedTuple):
+    """One process: an implementation in one precision."""
 
-    def step(self, x: torch.Tensor) -> None:
-        sae = self.sae
-        recon, latents = sae(x)
-        loss = squared_error(x, recon) / sae.scale
-        if (dead := self.silent >= self.run.dead_after).any():
-            pre = sae.pre(x).masked_fill(~dead, -torch.inf)
-            top = pre.topk(min(sae.k_aux, int(dead.sum())), dim=-1)
-            latents_aux = torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
-            residual = (x - recon).detach()
-            spread = (residual - residual.mean(0)).square().sum(-1).mean()
-            loss = loss + sae.aux_coefficient * squared_error(residual, latents_aux @ sae.W_dec) / spread
-        loss.backward()
-        sae.before_step()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        sae.after_step()
-        self.silent.add_(len(x)).masked_fill_((latents > 0).any(0), 0)
+    name: str
+    script: str
+    cases: tuple[tuple[str, float], ...]
+    """(method, share of dead latents)."""
+    precision: str
+    variant: str = ""
+    """Passed on to the driver."""
 
 
-def median_ms(step, batches, device: str) -> float:
-    times = []
-    for number in range(WARM_UP + STEPS):
-        began = time.perf_counter()
-        step(batches[number % len(batches)])
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return sorted(times[WARM_UP:])[STEPS // 2] * 1e3
+def programs(device: str) -> list[Program]:
+    """Who is timed: every peer in every precision that its own options offer on this device."""
+    tensor_cores = ("tf32", "bf16") if device == "cuda" else ()
+    sparsify = "bf16" if device == "cuda" else "fp32"
+    found = [Program("replication", "ours.py", OURS, precision(device))]
+    found.append(Program("plain autograd", "ours.py", TOPK, "fp32", "plain"))
+    for kind in ("fp32", *tensor_cores):
+        found.append(Program("dictionary-learning", "peers/dictionary-learning.py", SHARED, kind))
+    for kind in ("fp32", *(tensor_cores or ("bf16",))):
+        found.append(Program("sae-lens", "peers/sae-lens.py", SHARED, kind))
+    found.append(Program("eai-sparsify", "peers/eai-sparsify.py", TOPK, sparsify))
+    found.append(Program("eai-sparsify, defaults", "peers/eai-sparsify.py", TOPK[:1], sparsify, "defaults"))
+    return found
+
+
+def command(interpreter: str | Path, program: Program, size: tuple, device: str, threads: int) -> list[str]:
+    methods, dead = zip(*program.cases, strict=True)
+    arguments = [f"--{name}={value}" for name, value in zip(SIZE, size, strict=True)]
+    arguments += [f"--device={device}", f"--threads={threads}", f"--precision={program.precision}"]
+    arguments += ["--method", *methods, "--dead", *map(str, dead)]
+    return [
+        str(interpreter),
+        str(HERE / program.script),
+        *arguments,
+        *(["--variant", program.variant] if program.variant else []),
+    ]
+
+
+def run(line: list[str], threads: int) -> tuple[list[dict], str]:
+    """The JSON lines a script prints, and why it ended if it did not end well."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return [], f"took more than {TIMEOUT} s"
+    found = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
+    return found, "" if done.returncode == 0 else reason(done.stderr) or f"ended with {done.returncode}"
+
+
+def measure(program: Program, interpreter: str | Path, size: tuple, device: str, threads: int) -> Iterator[dict]:
+    """One row per case; a case without a line gets one that says why."""
+    found, failure = run(command(interpreter, program, size, device, threads), threads)
+    yield from found
+    for method, dead in program.cases[len(found) :]:
+        row = {"implementation": program.name, "version": "", "method": method} | dict(zip(SIZE, size, strict=True))
+        row |= {"dead": dead, "precision": program.precision, "ms": None, "peak_gib": None}
+        yield row | {"note": f"failed: {failure or 'no output'}"}
+
+
+def floor_ms(size: tuple, width: int, product_ms: float, gather_ms: float, gb_per_s: float) -> float:
+    """The floor of the module's docstring, in milliseconds; `width` is the bytes of one pre-activation."""
+    d, n, k, batch = size
+    per_byte = 1 / gb_per_s / 1e6
+    return product_ms + 4 * min(gather_ms, 4 * batch * k * d * per_byte) + (width * batch * n + 64 * d * n) * per_byte
+
+
+def floor_row(size: tuple, kind: str, limits: dict[str, float]) -> dict:
+    row = {"implementation": "floor", "version": "", "method": "topk"} | dict(zip(SIZE, size, strict=True))
+    row |= {"dead": 0.0, "precision": kind, "ms": round(floor_ms(size, 2 if kind == "bf16" else 4, **limits), 4)}
+    parts = "product {product_ms:.3f} ms, gather {gather_ms:.3f} ms, copy {gb_per_s:.0f} GB/s".format(**limits)
+    return row | {"peak_gib": None, "note": parts}
+
+
+def skipped_row(name: str, why: str) -> dict:
+    """A peer that is not there."""
+    return dict.fromkeys(COLUMNS) | {"implementation": name, "note": f"skipped: {why}"}
+
+
+def better(old: dict | None, new: dict) -> dict:
+    """The faster of two measurements of the same case; one that failed loses."""
+    pace = [math.inf if row is None or row["ms"] is None else row["ms"] for row in (old, new)]
+    return new if old is None or pace[1] < pace[0] else old
+
+
+def tabulate(measured: list[dict], device: str, date: str) -> list[dict]:
+    """Rows with every column: rates and ratios follow from the milliseconds, never from other columns."""
+    done = [row for row in measured if row.get("ms") is not None]
+    floors = {tuple(row[name] for name in SIZE): row["ms"] for row in done if row["implementation"] == "floor"}
+    ours = {_place(row): row["ms"] for row in done if row["implementation"] == "replication"}
+    rows = []
+    for row in measured:
+        row = dict.fromkeys(COLUMNS) | row | {"device": device, "date": date}
+        if row["ms"] is not None:
+            mine, floor = ours.get(_place(row)), floors.get(tuple(row[name] for name in SIZE))
+            row["tokens_per_s"] = round(row["batch"] / row["ms"] * 1e3)
+            row["ratio_to_ours"] = mine and round(row["ms"] / mine, 3)
+            row["ratio_to_floor"] = floor and round(row["ms"] / floor, 2)
+        rows.append(row)
+    return rows
+
+
+def _place(row: dict) -> tuple:
+    return (row["method"], row["dead"], *(row[name] for name in SIZE))
+
+
+def write(path: Path, columns: list[str], rows: list[dict]) -> None:
+    """A CSV that is there whole or not at all; a missing value is an empty cell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    partial.replace(path)
 
 
 def main() -> None:
-    device = default_device()
-    bf16 = _uses_bf16(device)
-    where = machine()
-    rows = []
-    for d, n, k, batch in SIZES[device]:
-        source = Gaussian(d)
-        batches = list(source.batches(batch, 8 * batch, seed=0, device=device))
-        weight = torch.randn(d, n, device=device)
-        kind = torch.bfloat16 if bf16 else torch.float32
-        x, w = batches[0].to(kind), weight.to(kind)
-        floor = median_ms(lambda _, x=x, w=w: x @ w, batches, device)
-        measured = [("floor: encoder product", "topk", 0.0, "bf16" if bf16 else "fp32", floor, float("nan"))]
-        for name, trainee, method, dead in (
-            ("replication", _Trainee, "topk", 0.0),
-            ("replication", _Trainee, "topk", 0.1),
-            ("plain autograd", Plain, "topk", 0.0),
-            ("plain autograd", Plain, "topk", 0.1),
-            ("replication", _Trainee, "relu", 0.0),
-        ):
-            run = Run(
-                source, method, n, k if method == "topk" else 0.1, tokens=10**9, batch=batch, lr=1e-4, dead_after=10**8
-            )
-            one = trainee(run, batches[0], device)
-            asleep = int(dead * n)
-            with torch.no_grad():  # latents that never fire and count as dead: AuxK has work at every step
-                one.sae.b_enc[:asleep] -= 10
-            one.silent[:asleep] = 10**8
-            if device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            ms = median_ms(one.step, batches, device)
-            peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else float("nan")
-            precision = "bf16" if bf16 and trainee is _Trainee else "fp32"
-            measured.append((name, method, dead, precision, ms, peak))
-        for name, method, dead, precision, ms, peak in measured:
-            row = (
-                name,
-                where["commit"],
-                method,
-                d,
-                n,
-                k,
-                batch,
-                dead,
-                precision,
-                round(ms, 3),
-                round(batch / ms * 1e3),
-            )
-            row += (round(peak, 3), round(ms / floor, 1), where["device"], datetime.now(UTC).strftime("%Y-%m-%d"))
-            rows.append(row)
-            print(*row, sep="  ", flush=True)
-    path = Path(__file__).parent / "results" / ("gpu.csv" if device == "cuda" else "cpu.csv")
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--sizes", type=int, help="how many of the sizes, the smallest first (default: all)")
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    given = parser.parse_args()
+    device, threads = default_device(), given.threads
+    where, date = machine()["device"], datetime.now(UTC).strftime("%Y-%m-%d")
+    if device == "cpu" and threads != os.cpu_count():
+        where += f", {threads} used"
+    sizes, kind = SIZES[device][: given.sizes], precision(device)
+    interpreters, skipped = {}, []
+    for name in PEERS:
+        try:
+            interpreters[name] = python(name)
+        except (Unavailable, OSError) as error:
+            skipped.append(skipped_row(name, str(error)))
+            print(f"{name}: skipped, {error}", flush=True)
+
+    best: dict[tuple, dict] = {}
+    limits: dict[tuple, dict] = {}
+    parts: dict[tuple, dict] = {}
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f"{device}.jsonl").open("w") as journal:  # what was measured, in order, for whoever doubts a median
+        for _ in range(given.rounds):
+            for size in sizes:
+                basic = Program("floor", "limits.py", TOPK[:1], kind)
+                for table, program in ((limits, basic), (parts, basic._replace(script="parts.py"))):
+                    found, failure = run(command(sys.executable, program, size, device, threads), threads)
+                    if not found:
+                        raise SystemExit(f"{program.script}: {failure}")
+                    table[size] = _faster(table.get(size), found[0])
+                for program in programs(device):
+                    peer = Path(program.script).stem if program.script.startswith("peers/") else None
+                    if peer and peer not in interpreters:
+                        continue
+                    for row in measure(program, interpreters.get(peer, sys.executable), size, device, threads):
+                        place = tuple(row[name] for name in KEY)
+                        best[place] = better(best.get(place), row)
+                        journal.write(json.dumps(row) + "\n")
+                        journal.flush()
+                        print(*(row[name] for name in KEY), row["ms"], row["note"], sep="  ", flush=True)
+    floors = [floor_row(size, kind, limits[size]) for size in sizes]
+    rows = sorted([*floors, *best.values()], key=lambda row: tuple(row[name] for name in SIZE))
+    name = "gpu" if device == "cuda" else "cpu"
+    write(given.output / f"{name}.csv", COLUMNS, tabulate([*rows, *skipped], where, date))
+    columns = ["part", *SIZE, "ms", "precision", "device", "date"]
+    named = {"precision": kind, "device": where, "date": date}
+    split = [
+        {"part": part, "ms": ms} | dict(zip(SIZE, size, strict=True)) | named
+        for size, found in parts.items()
+        for part, ms in found.items()
+    ]
+    write(given.output / f"{name}_parts.csv", columns, split)
+
+
+def _faster(old: dict[str, float] | None, new: dict[str, float]) -> dict[str, float]:
+    """The measurement of two rounds that was disturbed less: the one with the smaller sum of its milliseconds."""
+    total = [sum(ms for name, ms in found.items() if name != "gb_per_s") for found in (old or new, new)]
+    return new if old is None or total[1] < total[0] else old
 
 
 if __name__ == "__main__":

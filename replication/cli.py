@@ -133,7 +133,7 @@ def show(
                 f"figure {figure}: no rows are stored for preset {preset}; `replicate run {study.paper}` makes them"
             )
         target = out or Path(f"{figure}.{preset}.png")
-        getattr(figures, function)(*arguments(rows)).savefig(target)
+        figures.named(function)(*arguments(rows)).savefig(target)
         print(target)
 
 

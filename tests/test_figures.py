@@ -68,7 +68,7 @@ FIGURES = {name: entry for paper in PAPERS.values() for name, entry in paper.FIG
 @pytest.mark.parametrize("name", FIGURES)
 def test_axes_are_labelled_and_something_is_drawn(name, tmp_path):
     _, function, arguments = FIGURES[name]
-    figure = getattr(figures, function)(*arguments(TABLES[name]()))
+    figure = figures.named(function)(*arguments(TABLES[name]()))
     figure.savefig(tmp_path / "figure.png")
     assert figure.axes[0].get_ylabel()
     for axes in figure.axes:
@@ -89,3 +89,37 @@ def test_a_line_is_the_mean_over_seeds_and_its_band_the_range():
     np.testing.assert_allclose(line.get_xdata(), [4.2, 8.4, 16.8])
     np.testing.assert_allclose(line.get_ydata(), [1 / 4, 1 / 8, 1 / 16])
     assert len(axes.collections) == 2
+
+
+def step_table() -> pd.DataFrame:
+    speeds = {"floor": 1, "replication": 2, "plain autograd": 8, "sae-lens": 6}
+    rows = [
+        {"implementation": name, "method": method, "dead": dead, "precision": "fp32", "n": n, "d": 8, "ms": ms * n}
+        for name, ms in speeds.items()
+        for method, dead in (("topk", 0.0), ("topk", 0.1), ("jumprelu", 0.0))
+        for n in (512, 2048)
+        if name != "floor" or (method, dead) == ("topk", 0.0)
+    ]
+    return pd.DataFrame([*rows, {"implementation": "eai-sparsify"}])  # a peer that was skipped has nothing but a name
+
+
+def test_step_times_draw_every_implementation_and_the_floor(tmp_path):
+    figure = figures.step_times(step_table())
+    figure.savefig(tmp_path / "figure.png")
+    topk, jumprelu = figure.axes
+    assert (topk.get_title(loc="left"), jumprelu.get_title(loc="left")) == ("TopK, 10% dead", "JumpReLU")
+    assert topk.get_ylabel() == "time of one step (ms)" and topk.get_xscale() == topk.get_yscale() == "log"
+    lines = {line.get_label(): line for line in jumprelu.lines}
+    assert lines.keys() == {"floor (TopK, no AuxK)", "this library, fp32", "plain autograd, fp32", "sae-lens, fp32"}
+    np.testing.assert_allclose(lines["this library, fp32"].get_ydata(), [1024, 4096])
+    assert to_rgb(lines["this library, fp32"].get_color()) == to_rgb(figures.COLOURS["jumprelu"])
+
+
+def test_step_parts_fill_the_bar(tmp_path):
+    parts = pd.DataFrame([{"part": part, "n": 512, "d": 8, "ms": 2.0} for part in figures.PART_COLOURS])
+    figure = figures.step_parts(parts)
+    figure.savefig(tmp_path / "figure.png")
+    (axes,) = figure.axes
+    assert axes.get_xlabel() and axes.get_ylabel()
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([1 / 7] * 7)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["n=512, d=8\n14 ms"]

@@ -4,6 +4,8 @@ Bands run from the lowest to the highest seed around the mean over seeds. Every 
 chapter; controls are grey, published values black.
 """
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,12 @@ NAMES = {
 }
 COLOURS = dict(zip(NAMES, (_PALETTE[i] for i in (0, 9, 2, 3, 1, 4, 5, 8)), strict=True))
 CONTROL, PUBLISHED = "#8a8a8a", "#111111"
+
+
+def named(name: str) -> Callable[..., Figure]:
+    """The function a paper means: "frontier" is one of this module, "scaling.joint_law" one of `figures.scaling`."""
+    module, _, function = name.rpartition(".")
+    return getattr(import_module(f"{__name__}.{module}" if module else __name__), function)
 
 
 def _panels(count: int, **kwargs) -> tuple[Figure, list]:
@@ -174,6 +182,78 @@ def dead_latents(table: pd.DataFrame) -> Figure:
         axes.set_ylabel(label)
         axes.grid(axis="x", visible=False)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    return figure
+
+
+STEP_PANELS = (("topk", 0.1), ("batchtopk", 0.1), ("jumprelu", 0.0))  # method, share of dead latents
+STEP_LOOKS = {  # colour and marker; this library has the colour of the method
+    "replication": (None, "o"),
+    "plain autograd": (PUBLISHED, "x"),
+    "eai-sparsify": ("#5f5f5f", "s"),
+    "dictionary-learning": ("#7d7d7d", "^"),
+    "sae-lens": ("#9b9b9b", "D"),
+}
+STEP_DASHES = {"fp32": "--", "tf32": "-.", "bf16": "-"}
+PART_COLOURS = dict(
+    zip(
+        ("encoder product", "top-k", "decode", "gradients", "Adam, projection", "rest", "AuxK"),
+        [*sns.color_palette("crest", 5), "#d0d0d0", COLOURS["jumprelu"]],
+        strict=True,
+    )
+)
+
+
+def step_times(table: pd.DataFrame) -> Figure:
+    """Milliseconds of a step against n, a panel per method; columns implementation, method, dead, precision, n, d, ms.
+
+    Solid lines are products in bf16, dashed ones in fp32, dash-dotted ones in TF32.
+    """
+    shown = [panel for panel in STEP_PANELS if ((table.method == panel[0]) & (table.dead == panel[1])).any()]
+    figure, panels = _panels(len(shown), sharey=True, figsize=(8, 4.4))
+    floor = table[table.implementation == "floor"].sort_values("n")
+    for axes, (method, dead) in zip(panels, shown, strict=True):
+        axes.plot(floor.n, floor.ms, color=CONTROL, linestyle=":", label="floor (TopK, no AuxK)")
+        here = table[(table.method == method) & (table.dead == dead)]
+        for name, (colour, marker) in STEP_LOOKS.items():
+            for precision, line in here[here.implementation == name].sort_values("n").groupby("precision"):
+                look = {"color": colour or COLOURS[method], "marker": marker, "linestyle": STEP_DASHES[precision]}
+                label = "this library" if name == "replication" else name
+                axes.plot(line.n, line.ms, **look, zorder=3 if colour is None else 2, label=f"{label}, {precision}")
+        title = NAMES[method] + (f", {dead:.0%} dead" if dead else "")
+        axes.set(xscale="log", yscale="log", xlabel="n (latents)", title=title)
+        sizes = table.dropna(subset="n").drop_duplicates("n").sort_values("n")
+        axes.set_xticks(sizes.n, [f"{int(n):,}\nd={int(d)}" for n, d in zip(sizes.n, sizes.d, strict=True)])
+        axes.minorticks_off()
+        _plain_log(axes.yaxis)
+    panels[0].set_ylabel("time of one step (ms)")
+    entries = {}
+    for axes in panels:  # this library stands once, in the first panel's colour
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in entries}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def step_parts(parts: pd.DataFrame) -> Figure:
+    """Where a step goes: one bar per size, the share of each part; columns part, d, n, ms."""
+    sizes = list(parts.groupby(["n", "d"], sort=True))
+    figure, (axes,) = _panels(1, figsize=(8, 0.9 + 0.65 * len(sizes)))
+    names = []
+    for place, ((n, d), rows) in enumerate(sizes):
+        ms, left = rows.set_index("part").ms, 0.0
+        for part, colour in PART_COLOURS.items():
+            share = ms[part] / ms.sum()
+            axes.barh(place, share, left=left, height=0.62, color=colour, label=part if place == 0 else None)
+            if share > 0.06:
+                axes.text(left + share / 2, place, f"{ms[part]:.3g}", ha="center", va="center", fontsize=8.5)
+            left += share
+        names.append(f"n={n:,}, d={d}\n{ms.sum():.3g} ms")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlim=(0, 1), xlabel="share of the step (numbers: ms)", ylabel="size, time of the step")
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
