@@ -1,9 +1,10 @@
 """Train, load, hook and patch one language model.
 
 A site is a point of the forward pass with TransformerLens' name: `blocks.{l}.hook_resid_pre`, `blocks.{l}.attn.hook_z`
-(attention before W_O, heads concatenated), `blocks.{l}.hook_mlp_out`, `blocks.{l}.hook_resid_post`. Two backends
-resolve the names: TransformerBridge (any architecture it knows) and, where transformer_lens is not installed, the plain
-modules of a GPT-2-architecture model. Both give a table name -> `Site`; everything after the table is the same code.
+(attention before W_O, heads concatenated), `blocks.{l}.mlp.hook_in` (what the MLP reads, behind its layer norm),
+`blocks.{l}.hook_mlp_out`, `blocks.{l}.hook_resid_post`. Two backends resolve the names: TransformerBridge (any
+architecture it knows) and, where transformer_lens is not installed, the plain modules of a GPT-2-architecture model.
+Both give a table name -> `Site`; everything after the table is the same code.
 """
 
 import contextlib
@@ -34,7 +35,13 @@ from replication.corpora import TokenFile
 from replication.paths import CACHE, MODELS
 from replication.shapes import Float, Int, Tensor
 
-SITES = ("blocks.{l}.hook_resid_pre", "blocks.{l}.attn.hook_z", "blocks.{l}.hook_mlp_out", "blocks.{l}.hook_resid_post")
+SITES = (
+    "blocks.{l}.hook_resid_pre",
+    "blocks.{l}.attn.hook_z",
+    "blocks.{l}.mlp.hook_in",
+    "blocks.{l}.hook_mlp_out",
+    "blocks.{l}.hook_resid_post",
+)
 
 RECIPES = {
     "pygpt-0.5m": {"d_model": 64, "layers": 2, "heads": 1, "peak_lr": 4e-3, "tokens": 300_000_000},
@@ -311,7 +318,7 @@ def _plain(source, revision, config, tokenizer, device, dtype) -> tuple[nn.Modul
     model = GPT2LMHeadModel.from_pretrained(source, revision=revision, dtype=dtype).to(device)
     table = {}
     for layer, block in enumerate(model.transformer.h):
-        modules = ((block, "in"), (block.attn.c_proj, "in"), (block.mlp, "out"), (block, "out"))
+        modules = ((block, "in"), (block.attn.c_proj, "in"), (block.mlp, "in"), (block.mlp, "out"), (block, "out"))
         table |= {name.format(l=layer): Site(*at, config.n_embd) for name, at in zip(SITES, modules, strict=True)}
     sizes = {
         "d_model": config.n_embd,

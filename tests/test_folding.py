@@ -11,7 +11,7 @@ from replication import sae as library
 from replication.activations import NORMALISATIONS, ActivationSource, Gaussian, Pair
 from replication.evaluate.reconstruction import reconstruction
 from replication.fingerprints import reachable, types_of
-from replication.papers import gao2024
+from replication.papers.gao2024.frontier import measure
 from replication.results import Study, row
 from replication.sae import ARCHITECTURES, SAE, JumpReLU, released_form
 from replication.train import Run, train
@@ -201,7 +201,7 @@ def test_the_constant_is_fitted_on_raw_training_activations_and_recorded():
     assert trained.log["input_scale"] == pytest.approx(sample.square().sum(-1).mean().sqrt().item())
     assert trained.log["input_scale"] == trained.sae.input_scale.item() == trained.untrained.input_scale.item()
     torch.testing.assert_close(trained.mean, sample.mean(0) / trained.sae.input_scale)
-    study = Study("toy", "toy", "", lambda _: [one], gao2024.frontier.measure)
+    study = Study("toy", "toy", "", lambda _: [one], measure)
     stored = row(study, "cpu", one, trained.log)
     assert stored["input_scale"] == trained.log["input_scale"] and "target_scale" not in stored
     assert "input_scale" not in next(train([replace(one, normalisation="gao", tokens=64)], device="cpu")).log
@@ -218,8 +218,8 @@ def test_fvu_is_that_of_reconstruct():
 
 def test_a_row_depends_on_its_own_normalisation_only():
     for kind in NORMALISATIONS.values():
-        names = {name for _, name in reachable(gao2024.frontier.measure, *types_of(run("relu")), kind)}
+        names = {name for _, name in reachable(measure, *types_of(run("relu")), kind)}
         others = {other.__name__ for other in NORMALISATIONS.values()} - {kind.__name__}
         assert {kind.__name__, "Normalisation"} <= names and not (others | {"Pairs"}) & names
-    study = Study("toy", "toy", "", lambda _: [], gao2024.frontier.measure)
+    study = Study("toy", "toy", "", lambda _: [], measure)
     assert len({study.code(run("relu", normalisation=name)) for name in NORMALISATIONS}) == len(NORMALISATIONS)

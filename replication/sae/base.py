@@ -60,7 +60,7 @@ class SAE(nn.Module, abc.ABC):
     W_dec is then (d_sae, d_out), b_dec (d_out,), and the encoder subtracts `b_pre` (d_in,) instead, the geometric
     median of the inputs, which is not learned: b_enc moves the pre-activations as well. W_enc and W_dec start
     independently of each other, as in Lieberum et al. 2024 (app. B; their transcoders have no b_pre), unless
-    `tied_init` asks otherwise.
+    `tied_init` asks otherwise. Where a loss compares with x, that of a transcoder compares with the target.
 
     `sparsity` is the architecture's one dial; `generator` draws the initial weights, U(-1, 1)/sqrt(d_in) as in the
     released code; `unit_norm=False` leaves the norms of the decoder rows free; `normalisation` names what was done to

@@ -64,7 +64,8 @@ class TopAFA(SAE):
 
     In a transcoder the norm of the code stands for that of the target y. L_AFA and the first term compare with y
     itself (L_AFA with y - b_dec for `target_centred`). The selection must do without y: it takes rho |x - b_pre|, with
-    rho = sqrt(E|y - b_dec|^2 / E|x - b_pre|^2) of the initial sample (`norm_ratio`).
+    rho = sqrt(E|y - b_dec|^2 / E|x - b_pre|^2) of the initial sample (`norm_ratio`). `folded` is exact as long as no
+    norm comes near 5000, half the root of SENTINEL, which does not scale.
     """
 
     capturable = False  # how deep to sort is asked at every step
