@@ -42,7 +42,7 @@ bench: setup  ## time a training step, ours and our peers', into benchmarks/resu
 
 lock: setup  ## write requirements.lock from what .venv holds
 	echo "# From a CPU build of torch: with a GPU build pip adds the CUDA packages that this torch asks for." > requirements.lock
-	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' >> requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed -E "s/\+cpu$$//; s/^triton==.*/&; sys_platform == 'linux' and platform_machine == 'x86_64'/" >> requirements.lock
 
 clean:  ## remove everything generated but the environment
 	rm -rf _build data/cache
