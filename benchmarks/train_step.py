@@ -1,6 +1,6 @@
 """Time and memory of one training step: this library, plain autograd, its peers and the limits of the machine.
 
-    python benchmarks/train_step.py            # writes benchmarks/results/{cpu,gpu}.csv and {cpu,gpu}_parts.csv
+    python benchmarks/train_step.py            # writes benchmarks/results/cpu.csv and cpu_parts.csv, or gpu.csv
 
 One sitting: in each of two rounds every implementation takes its turn at every size in a process of its own, and the
 better median counts, so that a disturbance hits nobody alone. All train on the same batches, each through its own loop
@@ -45,6 +45,7 @@ SIZES = {  # d, n, k, batch
     "cpu": [(128, 512, 16, 1024), (128, 2048, 16, 1024), (256, 4096, 32, 1024)],
     "cuda": [(768, n, 32, 4096) for n in (12288, 32768, 131072, 524288)],
 }
+TABLES = {"cpu": "cpu.csv", "cuda": "gpu.csv"}
 COLUMNS = ["implementation", "version", "method", "d", "n", "k", "batch", "dead", "precision", "ms", "tokens_per_s"]
 COLUMNS += ["peak_gib", "ratio_to_ours", "ratio_to_floor", "device", "date", "note"]
 SIZE = ("d", "n", "k", "batch")
@@ -173,61 +174,78 @@ def write(path: Path, columns: list[str], rows: list[dict]) -> None:
     partial.replace(path)
 
 
+class Sitting(NamedTuple):
+    """What was measured, the best of the rounds."""
+
+    steps: dict[tuple, dict]
+    """KEY of a row -> row."""
+    limits: dict[tuple, dict[str, float]]
+    """Size -> what `limits` prints."""
+    parts: dict[tuple, dict[str, float]]
+    """Size -> what `parts` prints; empty on a GPU, where a recorded step cannot be taken apart."""
+
+
+def sit(
+    wanted: list[Program], interpreters: dict, sizes: list[tuple], rounds: int, device: str, threads: int
+) -> Sitting:
+    """Measure everything `rounds` times; each row is printed and put into a journal at once."""
+    done = Sitting({}, {}, {})
+    basic = Program("floor", "limits.py", TOPK[:1], precision(device))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f"{device}.jsonl").open("w") as journal:
+        for size in [size for _ in range(rounds) for size in sizes]:
+            own = {"limits.py": done.limits} | ({"parts.py": done.parts} if device == "cpu" else {})
+            for script, table in own.items():
+                line = command(sys.executable, basic._replace(script=script), size, device, threads)
+                found, failure = run(line, threads)
+                if not found:
+                    raise SystemExit(f"{script}: {failure}")
+                table[size] = _faster(table.get(size), found[0])
+            for program in wanted:
+                for row in measure(program, interpreters[program.script], size, device, threads):
+                    place = tuple(row[name] for name in KEY)
+                    done.steps[place] = better(done.steps.get(place), row)
+                    print(*place, row["ms"], row["note"], sep="  ", flush=True)
+                    print(json.dumps(row), file=journal, flush=True)
+    return done
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--sizes", type=int, help="how many of the sizes, the smallest first (default: all)")
+    parser.add_argument("--only", nargs="+", help="implementations to time (default: all)")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     given = parser.parse_args()
-    device, threads = default_device(), given.threads
-    where, date = machine()["device"], datetime.now(UTC).strftime("%Y-%m-%d")
-    if device == "cpu" and threads != os.cpu_count():
-        where += f", {threads} used"
-    sizes, kind = SIZES[device][: given.sizes], precision(device)
-    interpreters, skipped = {}, []
-    for name in PEERS:
-        try:
-            interpreters[name] = python(name)
-        except (Unavailable, OSError) as error:
-            skipped.append(skipped_row(name, str(error)))
-            print(f"{name}: skipped, {error}", flush=True)
+    device = default_device()
+    kind, sizes = precision(device), SIZES[device][: given.sizes]
+    wanted = [program for program in programs(device) if not given.only or program.name in given.only]
+    interpreters, skipped = {"ours.py": sys.executable}, []
+    for name, script in {Path(program.script).stem: program.script for program in wanted}.items():
+        if name in PEERS:
+            try:
+                interpreters[script] = python(name)
+            except (Unavailable, OSError) as error:
+                skipped.append(skipped_row(name, str(error)))
+                print(f"{name}: skipped, {error}", flush=True)
+    wanted = [program for program in wanted if program.script in interpreters]
+    done = sit(wanted, interpreters, sizes, given.rounds, device, given.threads)
 
-    best: dict[tuple, dict] = {}
-    limits: dict[tuple, dict] = {}
-    parts: dict[tuple, dict] = {}
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / f"{device}.jsonl").open("w") as journal:  # what was measured, in order, for whoever doubts a median
-        for _ in range(given.rounds):
-            for size in sizes:
-                basic = Program("floor", "limits.py", TOPK[:1], kind)
-                for table, program in ((limits, basic), (parts, basic._replace(script="parts.py"))):
-                    found, failure = run(command(sys.executable, program, size, device, threads), threads)
-                    if not found:
-                        raise SystemExit(f"{program.script}: {failure}")
-                    table[size] = _faster(table.get(size), found[0])
-                for program in programs(device):
-                    peer = Path(program.script).stem if program.script.startswith("peers/") else None
-                    if peer and peer not in interpreters:
-                        continue
-                    for row in measure(program, interpreters.get(peer, sys.executable), size, device, threads):
-                        place = tuple(row[name] for name in KEY)
-                        best[place] = better(best.get(place), row)
-                        journal.write(json.dumps(row) + "\n")
-                        journal.flush()
-                        print(*(row[name] for name in KEY), row["ms"], row["note"], sep="  ", flush=True)
-    floors = [floor_row(size, kind, limits[size]) for size in sizes]
-    rows = sorted([*floors, *best.values()], key=lambda row: tuple(row[name] for name in SIZE))
-    name = "gpu" if device == "cuda" else "cpu"
-    write(given.output / f"{name}.csv", COLUMNS, tabulate([*rows, *skipped], where, date))
-    columns = ["part", *SIZE, "ms", "precision", "device", "date"]
+    where, date = machine()["device"], datetime.now(UTC).strftime("%Y-%m-%d")
+    if device == "cpu" and given.threads != os.cpu_count():
+        where += f", {given.threads} used"
+    floors = [floor_row(size, kind, done.limits[size]) for size in sizes]
+    rows = sorted([*floors, *done.steps.values()], key=lambda row: tuple(row[name] for name in SIZE))
+    write(given.output / TABLES[device], COLUMNS, tabulate([*rows, *skipped], where, date))
     named = {"precision": kind, "device": where, "date": date}
     split = [
         {"part": part, "ms": ms} | dict(zip(SIZE, size, strict=True)) | named
-        for size, found in parts.items()
+        for size, found in done.parts.items()
         for part, ms in found.items()
     ]
-    write(given.output / f"{name}_parts.csv", columns, split)
+    if split:
+        write(given.output / "cpu_parts.csv", ["part", *SIZE, "ms", "precision", "device", "date"], split)
 
 
 def _faster(old: dict[str, float] | None, new: dict[str, float]) -> dict[str, float]:

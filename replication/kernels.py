@@ -127,17 +127,22 @@ def keep_largest(pre: Float[Tensor, "batch n"], k: int) -> Float[Tensor, "batch 
     return torch.where(kept, pre, 0)
 
 
+def _by_triton(tokens_of: TokensOf, source: Tensor) -> bool:
+    """Whether sums over the tokens of each latent are the Triton kernels' work: where there are many latents."""
+    return uses_triton(source) and tokens_of.n > DENSE_BELOW * tokens_of.indices.shape[1]
+
+
 def _rows_gradient(tokens_of: TokensOf, weights: Tensor, source: Tensor, dtype: torch.dtype) -> Tensor:
     """The sum over tokens b and slots j of weights[b, j] * source[b] in row indices[b, j] of an (n, d) matrix."""
     n, indices = tokens_of.n, tokens_of.indices
+    if _by_triton(tokens_of, source):
+        return _triton().rows_gradient(tokens_of.groups, weights, source, n)
     if n <= DENSE_BELOW * weights.shape[1]:
         scattered = torch.zeros(
             n, len(source), dtype=dtype, device=source.device
         )  # latent-major: no copy before the mm
         scattered[indices, torch.arange(len(source), device=source.device).unsqueeze(-1)] = weights.to(dtype)
         return (scattered @ source.to(dtype)).to(source.dtype)
-    if uses_triton(source):
-        return _triton().rows_gradient(tokens_of.groups, weights, source, n)
     contributions = (weights.unsqueeze(-1) * source.unsqueeze(1)).flatten(0, 1)
     return source.new_zeros(n, source.shape[1]).index_add_(0, indices.flatten(), contributions)
 
@@ -197,8 +202,12 @@ class _TopKEncode(torch.autograd.Function):
         x, rows = ctx.saved_tensors
         indices = ctx.tokens_of.indices
         grad_x = _combine(grad, indices, rows) if ctx.needs_input_grad[0] else None
-        grad_bias = grad.new_zeros(len(rows)).index_add_(0, indices.flatten(), grad.flatten())
-        return grad_x, _rows_gradient(ctx.tokens_of, grad, x, ctx.dtype), grad_bias, None, None
+        if _by_triton(ctx.tokens_of, x):
+            grad_rows, grad_bias = _triton().rows_and_bias_gradient(ctx.tokens_of.groups, grad, x, len(rows))
+        else:
+            grad_rows = _rows_gradient(ctx.tokens_of, grad, x, ctx.dtype)
+            grad_bias = grad.new_zeros(len(rows)).index_add_(0, indices.flatten(), grad.flatten())
+        return grad_x, grad_rows, grad_bias, None, None
 
 
 class _JumpReLUEncode(torch.autograd.Function):

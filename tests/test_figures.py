@@ -122,7 +122,7 @@ def test_step_table_shows_the_faster_precision_beside_ours():
     table = pd.DataFrame(rows, columns=columns).assign(method="topk", dead=0.1, n=512.0)
     table = pd.concat([table, pd.DataFrame([{"implementation": "eai-sparsify"}])])
     [line] = figures.step_table(table).to_dict("records")
-    expected = {"method": "TopK", "dead": "10%", "n": "512", "ours, ms": "2", "in floors": "4", "sae-lens": "3×"}
+    expected = {"method": "TopK + AuxK", "n": "512", "ours, ms": "2.0", "in floors": "4.0", "sae-lens": "3.0×"}
     assert line == expected
 
 

@@ -4,24 +4,29 @@ An explanation is found by running the language model on short pieces of text in
 judged by how well it predicts, from tokens alone, where the latent is active in other text.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csc_array, hstack
 from tokenizers import Tokenizer
 
 from replication.activations import LanguageModelActivations
-from replication.evaluate.downstream import subject
+from replication.evaluate.downstream import heldout_blocks, subject
 from replication.sae import SAE
 from replication.shapes import Float, Int, Tensor
 
 ANY, START, VALUE = "*", "^", "value"
 PAD_TEXT = " _"  # what a token is replaced with to see whether it matters: token 4808 of GPT-2 in the released code
 KEPT = 0.5  # share of an activation that a shortened text must keep, and that removing a salient token must destroy
+EXAMPLES = 16  # places that an explanation is built from, and as many others that its recall is measured on
 AT_ONCE = 2**15  # tokens per forward pass
+CHUNK = 8192  # rows encoded at once
+BIGRAM_TOKENS = 2**25
+PRIORS = (1, 10, 100, 1000)  # tokens that the unigram model counts for in the bigram model
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,13 @@ class Explanation:
             values[text[over], end[over]] = node.get(START, {}).get(VALUE, 0.0)
             text, end = text[~over], end[~over]
             read = tokens[text, end - depth]
-            for key, below in node.items():
-                if key not in (ANY, START):
-                    chosen = read == key
-                    todo.append((below, text[chosen], end[chosen], depth + 1))
+            keys = [key for key in node if key not in (ANY, START)]
+            known = np.isin(read, keys)
             if ANY in node:
-                rest = ~np.isin(read, [key for key in node if key not in (ANY, START)])
-                todo.append((node[ANY], text[rest], end[rest], depth + 1))
+                todo.append((node[ANY], text[~known], end[~known], depth + 1))
+            text, end, read = text[known], end[known], read[known]
+            for key in keys:
+                todo.append((node[key], text[read == key], end[read == key], depth + 1))
         return values
 
     def patterns(self) -> list[tuple[tuple[int | str, ...], float]]:
@@ -175,3 +180,214 @@ def _shortest(activation_of: ActivationOf, examples: Examples) -> tuple[Int[Tens
         length[open_[enough]], kept[open_[enough]] = size, activation[enough]
         open_ = open_[~enough]
     return length, kept
+
+
+class Text(NamedTuple):
+    """Text with the activations of a language model on it."""
+
+    tokens: Int[Tensor, "blocks context"]
+    x: Float[Tensor, "n d"]
+    """At the source's hook, a row per token, in the order of the text."""
+
+
+def pad_token(tokenizer: Tokenizer, text: str = PAD_TEXT) -> int:
+    """The token that stands for "something else". ValueError where the tokenizer splits `text`."""
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if len(ids) != 1:
+        raise ValueError(f"pad must be one token, got {text!r}, which this tokenizer turns into {len(ids)}")
+    return ids[0]
+
+
+@lru_cache(maxsize=4)
+def random_text(source: LanguageModelActivations, split: str, blocks: int, skip: int = 0, device: str = "cpu") -> Text:
+    """`blocks` random blocks of a split after the first `skip` of the same random order; all there are if fewer."""
+    model = subject(source, device)
+    text = source.corpus.build(model.tokenizer).blocks(split, source.context)
+    chosen = np.random.default_rng(0).permutation(len(text))[skip : skip + blocks]
+    return read(source, torch.from_numpy(text[chosen].astype("int64")), device)
+
+
+def read(source: LanguageModelActivations, tokens: Int[Tensor, "blocks context"], device: str = "cpu") -> Text:
+    """Text of a source with its activations, in float32."""
+    model, step = subject(source, device), max(1, AT_ONCE // tokens.shape[1])
+    x = [model.activations(part, [source.hook])[source.hook].flatten(0, 1) for part in tokens.split(step)]
+    return Text(tokens, torch.cat(x))
+
+
+def latent_of(sae: SAE, source: LanguageModelActivations, device: str = "cpu") -> ActivationOf:
+    """What `explain` asks for, by a forward pass of the source's language model up to its hook."""
+    model = subject(source, device)
+
+    @torch.no_grad()
+    def activation_of(tokens: Tensor, latent: Tensor) -> Tensor:
+        found, step = [], max(1, AT_ONCE // tokens.shape[1])
+        for part, wanted in zip(tokens.split(step), latent.split(step), strict=True):
+            x = model.activations(part, [source.hook])[source.hook][:, -1]
+            latents = sae.encode(sae.normalise(x).x)
+            found.append(latents.gather(1, wanted[:, None].to(x.device)).squeeze(1).cpu())
+        return torch.cat(found)
+
+    return activation_of
+
+
+@torch.no_grad()
+def activity(sae: SAE, x: Float[Tensor, "n d"]) -> csc_array:
+    """(n, d_sae) latents of every row, as a sparse matrix that is quick to read by latent."""
+    places, latents, values = [], [], []
+    for begin in range(0, len(x), CHUNK):
+        dense = sae.encode(sae.normalise(x[begin : begin + CHUNK]).x)
+        place, latent = dense.nonzero(as_tuple=True)
+        places.append((place + begin).cpu())
+        latents.append(latent.cpu())
+        values.append(dense[place, latent].cpu())
+    entries = torch.cat(values).numpy(), (torch.cat(places).numpy(), torch.cat(latents).numpy())
+    return csc_array(entries, shape=(len(x), sae.d_sae))
+
+
+def simulate(explanations: dict[int, Explanation], tokens: Int[Tensor, "blocks context"], d_sae: int) -> csc_array:
+    """(n, d_sae) simulated latents on the tokens, zero for those without an explanation; not yet on a scale."""
+    text, empty = tokens.numpy(), csc_array((tokens.numel(), 1))
+    columns = [
+        csc_array(explanations[one].predict(text).reshape(-1, 1)) if one in explanations else empty
+        for one in range(d_sae)
+    ]
+    return hstack(columns, format="csc")
+
+
+def examples(
+    active: csc_array, tokens: Int[Tensor, "blocks context"], latents: Iterable[int], rng: np.random.Generator
+) -> Examples:
+    """Up to EXAMPLES random places of each latent's activity, with the blocks that they lie in."""
+    chosen = {one: _random_entries(active, one, rng) for one in latents}
+    entries = np.concatenate([*chosen.values(), np.empty(0, dtype=np.int64)])
+    place = torch.from_numpy(active.indices[entries].astype("int64"))
+    return Examples(
+        latent=torch.tensor([one for one, of in chosen.items() for _ in of], dtype=torch.int64),
+        tokens=tokens[place // tokens.shape[1]],
+        end=place % tokens.shape[1],
+        value=torch.from_numpy(active.data[entries]),
+    )
+
+
+def _random_entries(active: csc_array, latent: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices into `active.data` of up to EXAMPLES entries of one column, without replacement."""
+    first, last = active.indptr[latent : latent + 2]
+    return first + rng.permutation(last - first)[:EXAMPLES]
+
+
+class Scores(NamedTuple):
+    """How well an explanation predicts, one entry per latent."""
+
+    recall: np.ndarray
+    """Share of up to EXAMPLES random places of activity that are predicted."""
+    precision: np.ndarray
+    """Share of the places predicted in all the text where the latent is active; NaN where nothing is predicted."""
+    f1: np.ndarray
+    """2 recall precision / (recall + precision); 0 where both are 0 or nothing is predicted."""
+
+
+def scores(simulated: csc_array, active: csc_array, latents: Iterable[int], rng: np.random.Generator) -> Scores:
+    """Recall, precision and F1 of simulated against true activity on the same text; values are not compared.
+
+    Every latent must be active somewhere in it. An explanation that predicts nothing has a recall of 0.
+    """
+    found = []
+    for one in latents:
+        predicted = simulated.indices[slice(*simulated.indptr[one : one + 2])]
+        true = active.indices[slice(*active.indptr[one : one + 2])]
+        recall = np.isin(active.indices[_random_entries(active, one, rng)], predicted).mean()
+        precision = np.isin(predicted, true).mean() if len(predicted) else np.nan
+        f1 = 2 * recall * precision / (recall + precision) if recall > 0 else 0.0
+        found.append((recall, precision, f1))
+    return Scores(*np.array(found, dtype=float).reshape(-1, 3).T)
+
+
+class Explained(NamedTuple):
+    """Some latents of an SAE with their explanations and what these are worth; arrays have an entry per latent."""
+
+    latents: np.ndarray
+    explanations: dict[int, Explanation]
+    scores: Scores
+    density: np.ndarray
+    """Share of tokens on which the latent is active: also the precision of predicting places at random."""
+    l0: float
+    explainable: float
+    """Share of all latents with EXAMPLES places of activity in both texts, of which these are a sample."""
+
+
+def explained(
+    sae: SAE, source: LanguageModelActivations, latents: int, blocks: int, seed: int, device: str = "cpu"
+) -> Explained:
+    """Explain a random sample of latents on `blocks` blocks of training text, score them on as many held-out ones.
+
+    Sampled are latents that are active at EXAMPLES or more places in either text. `seed` draws latents and places, not
+    the text.
+    """
+    rng = np.random.default_rng(seed)
+    built, heldout = (random_text(source, split, blocks, device=device) for split in ("train", "heldout"))
+    active, truth = activity(sae, built.x), activity(sae, heldout.x)
+    enough = (np.diff(active.indptr) >= EXAMPLES) & (np.diff(truth.indptr) >= EXAMPLES)
+    if not enough.any():
+        raise ValueError(f"no latent is active {EXAMPLES} times in {len(built.x):,} tokens: raise blocks={blocks}")
+    chosen = np.sort(rng.permutation(enough.nonzero()[0])[:latents])
+    explanations = explain(
+        latent_of(sae, source, device),
+        examples(active, built.tokens, chosen.tolist(), rng),
+        pad_token(subject(source, device).tokenizer),
+    )
+    simulated = simulate(explanations, heldout.tokens, sae.d_sae)
+    return Explained(
+        chosen,
+        explanations,
+        scores(simulated, truth, chosen.tolist(), rng),
+        np.diff(truth.indptr)[chosen] / len(heldout.x),
+        truth.nnz / len(heldout.x),
+        enough.mean().item(),
+    )
+
+
+def rescaling(simulated: csc_array, active: csc_array) -> Float[np.ndarray, " d_sae"]:
+    """E[s a] / E[s^2] per latent: the factor on simulated activations s that brings them nearest to the true ones a
+    (least squares; sec. 4.4). 1 where nothing is simulated."""
+    power = simulated.multiply(simulated).sum(0)
+    return np.divide(simulated.multiply(active).sum(0), power, out=np.ones_like(power), where=power > 0)
+
+
+class Bigram(NamedTuple):
+    """p(b | a) = (count(a b) + prior p(b)) / (count(a) + prior),   p(b) = (count(b) + 1) / (tokens + d_vocab)."""
+
+    d_vocab: int
+    codes: Int[np.ndarray, " pairs"]
+    """a d_vocab + b of every pair seen, ascending."""
+    pairs: Int[np.ndarray, " pairs"]
+    """How often."""
+    singles: Int[np.ndarray, " d_vocab"]
+
+    @classmethod
+    def count(cls, tokens: Int[np.ndarray, " n"], d_vocab: int) -> "Bigram":
+        tokens = tokens.astype(np.int64)
+        codes, pairs = np.unique(tokens[:-1] * d_vocab + tokens[1:], return_counts=True)
+        return cls(d_vocab, codes, pairs, np.bincount(tokens, minlength=d_vocab))
+
+    def loss(self, tokens: Int[np.ndarray, "blocks context"], prior: float) -> float:
+        """Mean -ln p(next token | token) within blocks, in nats."""
+        a, b = tokens[:, :-1].astype(np.int64).ravel(), tokens[:, 1:].astype(np.int64).ravel()
+        code = a * self.d_vocab + b
+        at = np.searchsorted(self.codes, code).clip(max=len(self.codes) - 1)
+        together = np.where(self.codes[at] == code, self.pairs[at], 0)
+        alone = (self.singles[b] + 1) / (self.singles.sum() + self.d_vocab)
+        return -np.log((together + prior * alone) / (self.singles[a] + prior)).mean().item()
+
+
+@lru_cache(maxsize=4)
+def bigram_loss(source: LanguageModelActivations, blocks: int) -> float:
+    """Loss of a bigram model on the first held-out blocks, in nats per predicted token.
+
+    It counts up to BIGRAM_TOKENS training tokens but for the last fiftieth, on which the best of PRIORS is chosen.
+    """
+    model = subject(source)
+    text = source.corpus.build(model.tokenizer).blocks("train", source.context)[: BIGRAM_TOKENS // source.context]
+    kept = len(text) - max(1, len(text) // 50)
+    bigram = Bigram.count(text[:kept].ravel(), model.d_vocab)
+    prior = min(PRIORS, key=lambda one: bigram.loss(text[kept:], one))
+    return bigram.loss(heldout_blocks(source, blocks).numpy(), prior)

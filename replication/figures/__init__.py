@@ -237,24 +237,23 @@ def step_times(table: pd.DataFrame) -> Figure:
 
 
 def step_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Our steps, a line per method, share of dead latents and n, and how many times as long the others take.
+    """Our steps, a line per method (with AuxK where latents are dead) and n, and how many times as long others take.
 
     Of an implementation in several precisions the fastest counts; `in floors` is this library's step over the floor.
     """
     keys, ours = ["method", "dead", "n"], "replication"
     rows = table[table.implementation.isin(STEP_LOOKS) & table.method.isin(NAMES)].dropna(subset="ms").sort_values("ms")
     rows = rows.astype({"n": int}).drop_duplicates([*keys, "implementation"])
-    wide = rows.pivot(index=keys, columns="implementation", values="ratio_to_ours")
-    wide = wide[[name for name in STEP_LOOKS if name in wide and name != ours]].map(
-        "{:.2g}×".format, na_action="ignore"
-    )
+    rows["method"] = pd.Categorical(rows.method, [name for name in NAMES if name in set(rows.method)], ordered=True)
+    wide = rows.pivot(index=keys, columns="implementation", values="ratio_to_ours").sort_index()
+    wide = wide[[name for name in STEP_LOOKS if name in wide and name != ours]]
+    wide = wide.map(lambda ratio: f"{ratio:.1f}×", na_action="ignore")
     mine = rows[rows.implementation == ours].set_index(keys)
-    wide.insert(0, "ours, ms", mine.ms.map("{:.3g}".format))
-    wide.insert(1, "in floors", mine.ratio_to_floor.map("{:.2g}".format))
+    wide.insert(0, "ours, ms", mine.ms.map("{:.1f}".format))
+    wide.insert(1, "in floors", mine.ratio_to_floor.map("{:.1f}".format))
     wide = wide.rename_axis(columns=None).reset_index()
-    order = wide.method.map({name: place for place, name in enumerate(NAMES)})
-    wide = wide.assign(order=order).sort_values(["order", "dead", "n"], ignore_index=True).drop(columns="order")
-    return wide.assign(method=wide.method.map(NAMES), dead=wide.dead.map("{:.0%}".format), n=wide.n.map("{:,}".format))
+    names = [NAMES[name] + " + AuxK" * (dead > 0) for name, dead in zip(wide.method, wide.dead, strict=True)]
+    return wide.assign(method=names, n=wide.n.map("{:,}".format)).drop(columns="dead")
 
 
 def step_parts(parts: pd.DataFrame) -> Figure:
