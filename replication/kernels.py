@@ -6,6 +6,8 @@ the choice of route: on a GPU with Triton the kernels of `triton_kernels` do the
 """
 
 import importlib.util
+import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
@@ -127,6 +129,24 @@ def keep_largest(pre: Float[Tensor, "batch n"], k: int) -> Float[Tensor, "batch 
     return torch.where(kept, pre, 0)
 
 
+def keep_largest_of_batch(active: Float[Tensor, "batch n"], count: int) -> Float[Tensor, "batch n"]:
+    """`active`, which has no negative numbers, with all but the `count` largest of the whole batch set to 0.
+
+    Which of equal numbers are kept is not fixed. Numbers from 0 up compare as the integers of their bits do, and
+    numpy's partition of integers finds the smallest one to keep about ten times as fast as `topk` on a CPU.
+    """
+    flat = active.detach().flatten()
+    if flat.is_cuda or flat.element_size() > 4:
+        kept = torch.zeros_like(flat, dtype=torch.bool).index_fill_(0, flat.topk(count, sorted=False).indices, True)
+        return torch.where(kept.view_as(active), active, 0)
+    bits = flat.view(torch.int16 if flat.element_size() == 2 else torch.int32).numpy()
+    least = np.partition(bits, len(bits) - count)[len(bits) - count]
+    kept = bits > least
+    if least > 0:
+        kept[np.flatnonzero(bits == least)[: count - np.count_nonzero(kept)]] = True
+    return torch.where(torch.from_numpy(kept).view_as(active), active, 0)
+
+
 def _by_triton(tokens_of: TokensOf, source: Tensor) -> bool:
     """Whether sums over the tokens of each latent are the Triton kernels' work: where there are many latents."""
     return uses_triton(source) and tokens_of.n > DENSE_BELOW * tokens_of.indices.shape[1]
@@ -210,13 +230,46 @@ class _TopKEncode(torch.autograd.Function):
         return grad_x, grad_rows, grad_bias, None, None
 
 
+KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rectangle": lambda u: (u.abs() < 0.5).to(u.dtype),
+    "triangle": lambda u: (1 - u.abs()).relu(),
+    "gaussian": lambda u: (-u.square() / 2).exp() / math.sqrt(2 * math.pi),
+    "epanechnikov": lambda u: 0.75 * (1 - u.square()).relu(),
+}
+"""Symmetric and of integral 1. Variances: 1/12, 1/6, 1, 1/5; equal bandwidths are not equal windows."""
+
+
+def _jumprelu_forward(pre: Tensor, theta: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    if uses_triton(pre):
+        return _triton().jumprelu_forward(pre, theta, dtype)
+    active = pre > theta
+    return (pre * active).to(dtype), active.sum(0)  # a product: NaN stays NaN
+
+
+def _jumprelu_backward(
+    pre: Tensor,
+    theta: Tensor,
+    grad: Tensor,
+    l0_grad: Tensor,
+    bandwidth: float,
+    kernel: str,
+    ste_into_pre: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    if uses_triton(pre):
+        return _triton().jumprelu_backward(pre, theta, grad, l0_grad, bandwidth, kernel, ste_into_pre, dtype)
+    jump = (grad * theta).add_(l0_grad).mul_(KERNELS[kernel]((pre - theta).div_(bandwidth))).div_(bandwidth)
+    grad_pre = grad * (pre > theta)
+    return (grad_pre + jump if ste_into_pre else grad_pre).to(dtype), -jump.sum(0)
+
+
 class _JumpReLUEncode(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, rows, bias, theta, bandwidth, kernel, ste_into_pre):
         ctx.dtype, ctx.estimator = _matmul_dtype(x), (bandwidth, kernel, ste_into_pre)
         with torch.autocast(x.device.type, enabled=False):  # bf16's spacing near theta is wider than a narrow window
             pre = torch.addmm(bias, x, rows.T)
-        latents, tokens = _triton().jumprelu_forward(pre, theta, ctx.dtype)
+        latents, tokens = _jumprelu_forward(pre, theta, ctx.dtype)
         ctx.save_for_backward(x, rows, theta, pre)
         ctx.mark_non_differentiable(tokens)
         return latents, tokens.sum() / len(x), tokens
@@ -225,9 +278,7 @@ class _JumpReLUEncode(torch.autograd.Function):
     def backward(ctx, grad_latents, grad_l0, _):
         x, rows, theta, pre = ctx.saved_tensors
         per_entry = (grad_l0 / len(x)).reshape(1)
-        grad_pre, grad_theta = _triton().jumprelu_backward(
-            pre, theta, grad_latents, per_entry, *ctx.estimator, ctx.dtype
-        )
+        grad_pre, grad_theta = _jumprelu_backward(pre, theta, grad_latents, per_entry, *ctx.estimator, ctx.dtype)
         grad_rows = (grad_pre.T @ x.to(ctx.dtype)).to(rows.dtype)
         grad_x = (grad_pre @ rows.to(ctx.dtype)).to(x.dtype) if ctx.needs_input_grad[0] else None
         return grad_x, grad_rows, grad_pre.sum(0, dtype=rows.dtype), grad_theta, None, None, None
@@ -243,10 +294,10 @@ def jumprelu_encode(
     ste_into_pre: bool,
 ) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, ""], Int[Tensor, " d_sae"]]:
     """Latents pre H(pre - theta) of pre = x @ rows.T + bias, their mean number per token, and on how many tokens each
-    is active, with the pseudo-derivatives of `sae.jumprelu`, which is the reference; Triton only.
+    is active, with the pseudo-derivatives of `sae.jumprelu`, which is the reference.
 
-    One pass over the pre-activations forward and one backward. They stay in float32; latents and gradients of products
-    are in the precision that autocast prescribes.
+    Pre-activations stay in float32; latents and gradients of products are in the precision that autocast prescribes.
+    With Triton they are passed over once forward and once backward.
     """
     return _JumpReLUEncode.apply(x, rows, bias, theta, bandwidth, kernel, ste_into_pre)
 

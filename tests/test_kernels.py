@@ -111,3 +111,15 @@ def test_adam_on_rows_equals_torch(unit):
         )
     torch.testing.assert_close(weight, theirs.data, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(shadow, weight.bfloat16(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [1, 7, 60, 200, 600])
+def test_the_largest_of_a_batch_are_topk_of_all_its_numbers(dtype, count):
+    active = torch.randn(20, 30, generator=torch.Generator().manual_seed(1)).relu().to(dtype)
+    active[:, ::5] = active[:1, :1].abs() + 0.5  # ties
+    kept = kernels.keep_largest_of_batch(active, count)
+    expected = active.flatten().topk(count).values
+    assert kept.count_nonzero() == expected.count_nonzero()
+    torch.testing.assert_close(kept.flatten().sort(descending=True).values[:count], expected, rtol=0, atol=0)
+    assert ((kept == active) | (kept == 0)).all()

@@ -17,7 +17,6 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from replication import kernels, triton_kernels
 from replication import train as training
 from replication.activations import Gaussian
-from replication.sae import jumprelu as jumprelu_module
 from replication.sae.jumprelu import KERNELS, jumprelu, step
 from replication.train import Run
 
@@ -322,7 +321,6 @@ def test_training_by_kernels_equals_training_by_plain_torch(name, sparsity, opti
     trained = {}
     for route in ("plain", "kernels"):
         monkeypatch.setattr(kernels, "uses_triton", lambda x, on=route == "kernels": on)
-        monkeypatch.setattr(jumprelu_module, "uses_triton", kernels.uses_triton)
         trained[route] = training._Trainee(run, torch.cat(batches), DEVICE)
         for x in batches:
             trained[route].step(x)

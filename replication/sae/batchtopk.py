@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from replication.kernels import keep_largest_of_batch
 from replication.sae.auxk import auxiliary_loss, check_auxk, default_k_aux
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Float, Int, Tensor
@@ -14,9 +15,7 @@ def batch_topk(pre: Float[Tensor, "batch d_sae"], k: float) -> Float[Tensor, "ba
     """ReLU(pre) where it is among the round(batch * k) largest of the whole batch, else 0; ties in no fixed order."""
     if k * len(pre) < 1:
         raise ValueError(f"batch * sparsity must be at least 1, got sparsity={k} and a batch of {len(pre)}")
-    active = pre.relu().flatten()
-    top = active.topk(round(k * len(pre)), sorted=False)
-    return torch.zeros_like(active).scatter(0, top.indices, top.values).view_as(pre)
+    return keep_largest_of_batch(pre.relu(), round(k * len(pre)))
 
 
 def updated_threshold(

@@ -1,22 +1,13 @@
 """JumpReLU with an L0 penalty, trained by straight-through estimators (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from replication.kernels import jumprelu_encode, uses_triton
+from replication.kernels import KERNELS, jumprelu_encode
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Float, Int, Tensor
-
-KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rectangle": lambda u: (u.abs() < 0.5).to(u.dtype),
-    "triangle": lambda u: (1 - u.abs()).relu(),
-    "gaussian": lambda u: (-u.square() / 2).exp() / math.sqrt(2 * math.pi),
-    "epanechnikov": lambda u: 0.75 * (1 - u.square()).relu(),
-}
-"""Symmetric and of integral 1. Variances: 1/12, 1/6, 1, 1/5; equal bandwidths are not equal windows."""
 
 
 class _JumpReLU(torch.autograd.Function):
@@ -142,22 +133,12 @@ class JumpReLU(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
-        latents, l0, fired = self._active(x)
+        centred, bias = self.encoder_input(x)
+        estimator = (self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
+        latents, l0, tokens = jumprelu_encode(centred, self.W_enc.T, bias, *estimator)
         error = squared_error(target, self.decode(latents))
         penalty = l0 if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
-        return Objective(error + ramp * self.sparsity * penalty, error.detach(), fired)
-
-    def _active(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, their mean number per token, and which of them are active on some token."""
-        estimator = (self.theta, self.bandwidth, self.kernel, self.ste_into_pre)
-        if uses_triton(x):
-            centred, bias = self.encoder_input(x)
-            latents, l0, tokens = jumprelu_encode(centred, self.W_enc.T, bias, *estimator)
-            return latents, l0, tokens > 0
-        with torch.autocast(x.device.type, enabled=False):  # bf16's spacing near theta is wider than a narrow window
-            pre = self.pre(x)
-        active = step(pre, *estimator)
-        return jumprelu(pre, *estimator), active.sum(dtype=x.dtype) / len(x), active.detach().amax(0) > 0
+        return Objective(error + ramp * self.sparsity * penalty, error.detach(), tokens > 0)
 
     @torch.no_grad()
     def clamp_parameters(self) -> None:
