@@ -89,4 +89,14 @@ DEFINITIONS = {
     "shrinkage": Definition("shrinkage", "E‖x̂‖² / E[x̂·x], measured from b_dec", "unbiased: 1"),
     "nmse_untrained": Definition("NMSE untrained", "NMSE of the same SAE before its first step", "random-SAE control"),
     "nmse_pca": Definition("NMSE PCA", "variance outside the L0 leading principal components", "linear control"),
+    "delta_ce": Definition(
+        "ΔCE", "rise in the language model's cross-entropy with reconstructions, nats per token", "perfect: 0"
+    ),
+    "kl": Definition("KL", "E KL(p of the model ‖ p with reconstructions), nats per token", "perfect: 0"),
+    "delta_ce_zero": Definition("ΔCE of zero", "ΔCE with the activation set to 0", "control"),
+    "delta_ce_mean": Definition("ΔCE of mean", "ΔCE with the activation set to its mean", "control"),
+    "loss_recovered": Definition("recovered", "1 − ΔCE / ΔCE of zero", "zero ablation: 0"),
+    "compute_share": Definition(
+        "compute", "share of the language model's own training at which its loss was ΔCE above its last", "perfect: 1"
+    ),
 }

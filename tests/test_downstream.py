@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from replication.evaluate.downstream import downstream, heldout_blocks, subject
+from replication.evaluate.downstream import compute_share, downstream, heldout_blocks, subject, training_curve
+from replication.language_models import embedded
 from replication.papers.gao2024.grid import SOURCES
 
 SOURCE = SOURCES["smoke"]
@@ -12,7 +13,7 @@ SOURCE = SOURCES["smoke"]
 def test_the_identity_costs_nothing_and_zero_is_the_reference():
     kept = downstream(SOURCE, lambda x: x, blocks=8)
     assert kept["delta_ce"] == pytest.approx(0, abs=1e-5) and kept["kl"] == pytest.approx(0, abs=1e-5)
-    assert kept["loss_recovered"] == pytest.approx(1, abs=1e-5)
+    assert kept["loss_recovered"] == pytest.approx(1, abs=1e-5) and kept["compute_share"] == pytest.approx(1, abs=1e-3)
     zeroed = downstream(SOURCE, torch.zeros_like, blocks=8)
     assert zeroed["delta_ce"] == pytest.approx(zeroed["delta_ce_zero"], abs=1e-5)
     assert zeroed["loss_recovered"] == pytest.approx(0, abs=1e-4) and zeroed["kl"] > 0.1
@@ -25,3 +26,41 @@ def test_the_mean_control_is_the_mean_over_the_same_tokens():
     mean = model.activations(tokens, [SOURCE.hook])[SOURCE.hook].flatten(0, 1).mean(0)
     found = downstream(SOURCE, lambda x: mean.expand_as(x), blocks=8)
     assert found["delta_ce"] == pytest.approx(found["delta_ce_mean"], abs=1e-5)
+
+
+def test_reconstructions_are_measured_on_tokens_that_the_source_holds_out():
+    held = SOURCE.heldout_tokens // SOURCE.context
+    assert len(heldout_blocks(SOURCE, 8)) == 8 and len(heldout_blocks(SOURCE, 10**6)) == held
+
+
+CURVE = [(10, 5.0), (20, 4.0), (40, 3.5), (80, 3.0)]
+
+
+@pytest.mark.parametrize(
+    "rise, share",
+    [
+        (0.5, 0.5),  # the loss of 3.5 after 40 of 80 tokens
+        (1.0, 0.25),
+        (1.5, 2**-2.5),  # half way from 4.0 to 5.0, and half way from 20 to 10 in logarithms
+        (2.0, 0.125),
+        (9.0, 0.125),  # beyond the first mark: at most its share
+        (0.0, 1.0),
+        (-0.1, 1.0),
+    ],
+)
+def test_the_equivalent_share_of_compute_is_read_off_the_curve(rise, share):
+    assert compute_share(rise, CURVE) == pytest.approx(share)
+
+
+def test_noise_of_the_curve_is_averaged_not_followed():
+    """A dip to 3.2 and back to 3.6 counts as twice 3.4, its mean."""
+    noisy = [(10, 5.0), (20, 3.2), (40, 3.6), (80, 3.0)]
+    assert compute_share(1.2, noisy) == pytest.approx((20 * 2 ** (-0.8 / 1.6)) / 80)  # from 3.4 at 20 to 5.0 at 10
+
+
+def test_an_embedded_model_has_a_record_and_a_foreign_one_has_none():
+    for row in embedded():
+        curve = training_curve(row["name"])
+        assert len(curve) >= 10 and [tokens for tokens, _ in curve] == sorted(tokens for tokens, _ in curve)
+        assert curve[0][1] > curve[-1][1]
+    assert training_curve("openai-community/gpt2") == []

@@ -9,9 +9,15 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from test_gao2024_codes import refined_rows, time_rows
+from test_gao2024_dead import ablations
+from test_gao2024_explanations import explained_table, simulated_table
+from test_gao2024_probes import effects_table, probe_table
+from test_gao2024_scaling import against_noise, batches, family, grid, sweep, training
+from test_gao2024_systems import average_table, departure_table, error_table, shards, speeds
 
 from replication import figures
-from replication.papers import PAPERS, gao2024
+from replication.papers import PAPERS
 from replication.sae import ARCHITECTURES
 
 
@@ -36,10 +42,18 @@ def frontier_table() -> pd.DataFrame:
                 "nmse_pca": 0.5,
                 "curve_tokens": [10, 100],
                 "curve_error": [0.9, 0.5],
+                "options": f"(('gradient', '{gradient}'),)" if gradient else "()",
+                "source": "X(model='pygpt-0.5m')",
+                "delta_ce": 1 / l0,
+                "kl": 2 / l0,
+                "delta_ce_zero": 5.0,
+                "delta_ce_mean": 3.0,
+                "loss_recovered": 1 - 0.2 / l0,
+                "compute_share": 0.01 * l0,
             }
             for n in (64, 256)
             for seed in range(2)
-            for name in ("topk", "relu")
+            for name, gradient in (("topk", ""), ("relu", ""), ("gated", ""), ("prolu", "ste"), ("prolu", "relu"))
             for dial, l0 in ((4, 4), (2, 8), (1, 16))
         ]
     )
@@ -60,7 +74,35 @@ TABLES = {
     "frontier": frontier_table,
     "error-gap": frontier_table,
     "training-curves": frontier_table,
+    "downstream": frontier_table,
+    "downstream-at-equal-l0": frontier_table,
+    "compute-equivalent": frontier_table,
     "dead-latents": dead_table,
+    "ablations": ablations,
+    "loss-scale": ablations,
+    "two-metrics": error_table,
+    "departures": departure_table,
+    "averages": average_table,
+    "sparse-kernels": lambda: speeds((2.0, 4.0)).assign(ms_sparse=2.0, ms_dense=6.0),
+    "sharded-topk": lambda: shards({2: 0.9, 4: 1.0}),
+    "refinement": refined_rows,
+    "refinement-errors": refined_rows,
+    "test-time": lambda: time_rows(lambda m: 1 / m, lambda m: 2 / m),
+    "test-time-downstream": lambda: time_rows(lambda m: 1 / m, lambda m: 2 / m),
+    "probe-loss": probe_table,
+    "probe-tasks": probe_table,
+    "effect-sparsity": effects_table,
+    "densest-latents": effects_table,
+    "explanations-topk-relu": explained_table,
+    "explanations-f1": explained_table,
+    "explanations-downstream": simulated_table,
+    "compute": training,
+    "joint-law": grid,
+    "learning-rates": lambda: sweep(-0.5),
+    "tokens-to-convergence": grid,
+    "batch-sizes": lambda: batches(0.005),
+    "gaussian": lambda: against_noise(0.25),
+    "subjects": family,
 }
 FIGURES = {name: entry for paper in PAPERS.values() for name, entry in paper.FIGURES.items()}
 
@@ -82,13 +124,14 @@ def test_every_architecture_has_one_colour_and_a_name():
 
 
 def test_a_line_is_the_mean_over_seeds_and_its_band_the_range():
-    figure = figures.frontier(frontier_table(), gao2024.frontier.PUBLISHED_FRONTIER)
+    _, function, arguments = FIGURES["frontier"]
+    figure = figures.named(function)(*arguments(frontier_table()))
     axes = figure.axes[0]
     line = next(line for line in axes.lines if line.get_label() == "TopK")
     assert to_rgb(line.get_color()) == to_rgb(figures.COLOURS["topk"])
     np.testing.assert_allclose(line.get_xdata(), [4.2, 8.4, 16.8])
     np.testing.assert_allclose(line.get_ydata(), [1 / 4, 1 / 8, 1 / 16])
-    assert len(axes.collections) == 2
+    assert len(axes.collections) == 5
 
 
 def step_table() -> pd.DataFrame:

@@ -1,13 +1,17 @@
 """What reconstructions do to the language model: its loss and predictions with the activation of one site replaced."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 
 from replication import language_models
 from replication.activations import LanguageModelActivations
 from replication.language_models import LanguageModel, next_token_loss
+from replication.paths import CACHE, MODELS
 from replication.shapes import Float, Int, Tensor
 
 BLOCKS = 128
@@ -25,10 +29,12 @@ def _loaded(name: str, device: str) -> LanguageModel:
     return language_models.load(name, device=device, backend="fastest")
 
 
+@lru_cache(maxsize=4)
 def heldout_blocks(source: LanguageModelActivations, blocks: int = BLOCKS) -> Int[Tensor, "blocks context"]:
-    """The first held-out blocks of a source, as tokens: those whose activations `source.heldout()` begins with."""
+    """The first held-out blocks of a source, as tokens, and no more than `source.heldout()` has activations of."""
     text = source.corpus.build(subject(source).tokenizer)
-    return torch.from_numpy(text.blocks("heldout", source.context)[:blocks].astype("int64"))
+    stored = -(-source.heldout_tokens // (source.context - source.skip_first))
+    return torch.from_numpy(text.blocks("heldout", source.context)[: min(blocks, stored)].astype("int64"))
 
 
 def downstream(
@@ -36,24 +42,27 @@ def downstream(
     reconstruct: Callable[[Float[Tensor, "n d"]], Float[Tensor, "n d"]],
     blocks: int = BLOCKS,
     device: str = "cpu",
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Loss of the language model with `reconstruct` applied to the activation at the source's hook, at every position.
 
     All in nats per predicted token, over the first `blocks` held-out blocks:
 
     `ce` of the model as it is, `delta_ce` = ce with reconstructions - ce, `kl` = E KL(p of the model | p with
     reconstructions); controls: `delta_ce_zero` and `delta_ce_mean`, with the activation replaced by 0 and by its mean.
-    `loss_recovered` = 1 - delta_ce / delta_ce_zero, the lenient measure. (Gao et al. 2024, sec. 4.1; the direction of
-    KL is not published.)
+    `loss_recovered` = 1 - delta_ce / delta_ce_zero, the lenient measure, and `compute_share`, the strict one (see
+    `compute_share`; None where the model's training left no record). (Gao et al. 2024, sec. 4.1; the direction of KL
+    is not published.)
     """
     model, hook = subject(source, device), source.hook
+    ce, zero, mean = _references(source, blocks, device)
     losses, divergences = [], []
-    for tokens in heldout_blocks(source, blocks).split(AT_ONCE):
-        clean, patched = _log_probabilities(model, tokens), _log_probabilities(model, tokens, hook, reconstruct)
+    batches = heldout_blocks(source, blocks).split(AT_ONCE)
+    for tokens, clean in zip(batches, _clean(source, blocks, device), strict=True):
+        patched = _log_probabilities(model, tokens, hook, reconstruct)
         divergences.append((clean.exp() * (clean - patched)).sum(-1)[:, :-1].flatten())
         losses.append(next_token_loss(patched, tokens).flatten())
-    ce, zero, mean = _references(source, blocks, device)
     delta = torch.cat(losses).mean().item() - ce
+    curve = training_curve(source.model)
     return {
         "ce": ce,
         "delta_ce": delta,
@@ -61,7 +70,36 @@ def downstream(
         "delta_ce_zero": zero - ce,
         "delta_ce_mean": mean - ce,
         "loss_recovered": 1 - delta / (zero - ce),
+        "compute_share": compute_share(delta, curve) if curve else None,
     }
+
+
+def compute_share(rise: float, curve: Sequence[tuple[float, float]]) -> float:
+    """Share of its training after which the language model's own loss was `rise` nats above its last one.
+
+    `curve`: (tokens, loss) marks of the training. The loss is made non-increasing first (isotonic regression: marks
+    are noisy), then ln tokens is interpolated linearly in the loss. Every token costs the same compute, so this is a
+    share of compute. No rise gives 1; a rise beyond the first mark gives that mark's share, an upper bound.
+
+    The curve comes from other held-out text than `rise`, so only differences of loss are compared. Its marks lie
+    inside a learning-rate decay; a run that ended there would have a lower loss, so that the share is overstated.
+    """
+    tokens, loss = np.array(curve, dtype=float).T
+    if rise <= 0:
+        return 1.0
+    smooth = isotonic_regression(loss, increasing=False).x
+    share = np.log(tokens / tokens[-1])
+    return float(np.exp(np.interp(rise, (smooth - smooth[-1])[::-1], share[::-1])))
+
+
+def training_curve(model: str) -> list[tuple[int, float]]:
+    """(tokens, loss in nats per token) marks of the training of a language model of this book; [] without a record.
+
+    Held-out loss; where the record has that at its end alone (pygpt-7m), training loss.
+    """
+    files = (folder / model / "train_log.json" for folder in (MODELS, CACHE / "models"))
+    found = next((json.loads(file.read_text()) for file in files if file.is_file()), {"log": []})
+    return [(row["tokens"], row["val_loss"]) if isinstance(row, dict) else (row[1], row[2]) for row in found["log"]]
 
 
 @torch.no_grad()
@@ -72,6 +110,13 @@ def _log_probabilities(
         return replace(activation.flatten(0, 1)).view_as(activation)
 
     return model.logits(tokens, {hook: patch} if replace else None).log_softmax(-1)
+
+
+@lru_cache(maxsize=1)
+def _clean(source: LanguageModelActivations, blocks: int, device: str) -> list[Tensor]:
+    """Log-probabilities of the model as it is, AT_ONCE blocks each: every SAE of a study is compared with them."""
+    model = subject(source, device)
+    return [_log_probabilities(model, tokens) for tokens in heldout_blocks(source, blocks).split(AT_ONCE)]
 
 
 @lru_cache(maxsize=16)

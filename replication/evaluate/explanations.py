@@ -353,8 +353,48 @@ def rescaling(simulated: csc_array, active: csc_array) -> Float[np.ndarray, " d_
     return np.divide(simulated.multiply(active).sum(0), power, out=np.ones_like(power), where=power > 0)
 
 
+@torch.no_grad()
+def simulated_reconstruction(
+    sae: SAE,
+    source: LanguageModelActivations,
+    tokens: Int[Tensor, "texts context"],
+    blocks: int,
+    seed: int,
+    device: str = "cpu",
+) -> Float[Tensor, "n d_in"]:
+    """recon = b_dec + sum_i f_i s_i W_dec[i] on `tokens`, normalised: latents as their explanations predict them.
+
+    Every latent that is active in `blocks` blocks of training text is explained there; the factors f are fitted by
+    `rescaling` on as many other blocks of training text.
+    """
+    rng = np.random.default_rng(seed)
+    built, other = (random_text(source, "train", blocks, skip, device) for skip in (0, blocks))
+    active = activity(sae, built.x)
+    alive = np.diff(active.indptr).nonzero()[0].tolist()
+    explanations = explain(
+        latent_of(sae, source, device),
+        examples(active, built.tokens, alive, rng),
+        pad_token(subject(source, device).tokenizer),
+    )
+    factors = rescaling(simulate(explanations, other.tokens, sae.d_sae), activity(sae, other.x))
+    dictionary = factors[:, None] * sae.W_dec.cpu().numpy()
+    recon = torch.from_numpy(simulate(explanations, tokens, sae.d_sae) @ dictionary)
+    return sae.b_dec + recon.to(device, torch.float32)
+
+
+def token_means(text: Text, x: Float[Tensor, "n d"], d_vocab: int) -> Float[Tensor, "d_vocab d"]:
+    """Mean of the rows of x at each token; the mean of all rows for a token that the text does not have."""
+    tokens = text.tokens.flatten().to(x.device)
+    count = torch.bincount(tokens, minlength=d_vocab)[:, None]
+    total = x.new_zeros(d_vocab, x.shape[1]).index_add(0, tokens, x)
+    return torch.where(count > 0, total / count.clamp(min=1), x.mean(0))
+
+
 class Bigram(NamedTuple):
-    """p(b | a) = (count(a b) + prior p(b)) / (count(a) + prior),   p(b) = (count(b) + 1) / (tokens + d_vocab)."""
+    """p(b | a) = (count(a b) + prior p(b)) / (count(a) + prior),   p(b) = (count(b) + 1) / (pairs + d_vocab).
+
+    Counts of single tokens are those of the first tokens of the pairs.
+    """
 
     d_vocab: int
     codes: Int[np.ndarray, " pairs"]
@@ -365,13 +405,12 @@ class Bigram(NamedTuple):
 
     @classmethod
     def count(cls, tokens: Int[np.ndarray, " n"], d_vocab: int) -> "Bigram":
-        tokens = tokens.astype(np.int64)
         codes, pairs = np.unique(tokens[:-1] * d_vocab + tokens[1:], return_counts=True)
-        return cls(d_vocab, codes, pairs, np.bincount(tokens, minlength=d_vocab))
+        return cls(d_vocab, codes, pairs, np.bincount(tokens[:-1], minlength=d_vocab))
 
     def loss(self, tokens: Int[np.ndarray, "blocks context"], prior: float) -> float:
         """Mean -ln p(next token | token) within blocks, in nats."""
-        a, b = tokens[:, :-1].astype(np.int64).ravel(), tokens[:, 1:].astype(np.int64).ravel()
+        a, b = tokens[:, :-1].ravel(), tokens[:, 1:].ravel()
         code = a * self.d_vocab + b
         at = np.searchsorted(self.codes, code).clip(max=len(self.codes) - 1)
         together = np.where(self.codes[at] == code, self.pairs[at], 0)
@@ -386,7 +425,8 @@ def bigram_loss(source: LanguageModelActivations, blocks: int) -> float:
     It counts up to BIGRAM_TOKENS training tokens but for the last fiftieth, on which the best of PRIORS is chosen.
     """
     model = subject(source)
-    text = source.corpus.build(model.tokenizer).blocks("train", source.context)[: BIGRAM_TOKENS // source.context]
+    text = source.corpus.build(model.tokenizer).blocks("train", source.context)
+    text = text[: BIGRAM_TOKENS // source.context].astype(np.int64)
     kept = len(text) - max(1, len(text) // 50)
     bigram = Bigram.count(text[:kept].ravel(), model.d_vocab)
     prior = min(PRIORS, key=lambda one: bigram.loss(text[kept:], one))

@@ -11,11 +11,11 @@ Differs:  models of 2 to 7 million parameters instead of GPT-2 small and GPT-4; 
           encoder starts at the scale that fits the data, for both architectures.
 """
 
-from replication.papers.gao2024 import codes, dead, explanations, frontier, probes, scaling, systems
+from replication.papers.gao2024 import codes, dead, explanations, frontier, latents, probes, scaling, systems
 from replication.papers.gao2024.grid import KEY as KEY
 
 TITLE = "Scaling and evaluating sparse autoencoders"
-PAGES = (frontier, scaling, dead, codes, probes, explanations, systems)
+PAGES = (frontier, scaling, dead, codes, probes, explanations, systems, latents)
 STUDIES = tuple(study for page in PAGES for study in page.STUDIES)
 FIGURES = {name: entry for page in PAGES for name, entry in page.FIGURES.items()}
 CLAIMS = tuple(

@@ -1,11 +1,254 @@
-"""What single latents know and do: probe loss, sparsity of effects, fidelity (figures 6, 23, 32, 33; C26, C30-C33)."""
+"""What single latents know and do: probe loss, sparsity of effects (figures 6, 23, 32, 33; C26, C30-C32)."""
 
-from replication.claims import Claim
-from replication.papers.gao2024.grid import NO_PAGE
+from collections.abc import Iterator
+from functools import reduce
+from itertools import product
 
-STUDIES = ()
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
 
-FIGURES = {}
+from replication.claims import Claim, Evidence, NoEvidence, both, judge, mean_interval
+from replication.evaluate.ablation import ablation_sparsity
+from replication.evaluate.probes import Scores, probe, python_tasks
+from replication.evaluate.reconstruction import reconstruction
+from replication.papers.gao2024.frontier import NOTHING
+from replication.papers.gao2024.grid import KEY, SEEDS, make_run
+from replication.papers.gao2024.scaling import scaling_runs
+from replication.results import Study
+from replication.sae import SAE
+from replication.shapes import Float, Tensor
+from replication.store import trained
+from replication.train import Run
+
+CHUNK = 8192
+
+
+def measure_probes(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
+    """Probe loss per task of the latents, of the same SAE before its first step, and of channels of the activation."""
+    controls: dict[tuple, Scores] = {}
+    for one in trained(runs):
+        run, data = one.run, python_tasks(one.run.source, str(one.mean.device))
+        x = one.sae.normalise(data.activations).x
+
+        def probed(directions: Tensor) -> Scores:
+            return probe(x, data.labels, data.train, directions)  # noqa: B023  used in this iteration alone
+
+        channels, untrained = (run.source,), (run.source, run.d_sae, run.seed)  # neither depends on k
+        if channels not in controls:
+            controls[channels] = probed(torch.eye(x.shape[1], device=x.device))
+        if untrained not in controls:
+            controls[untrained] = probed(one.untrained.W_enc.detach())
+        latents = probed(one.sae.W_enc.detach())
+        measured = {
+            "probe_loss": latents.test.mean().item(),
+            "probe_loss_train": latents.train.mean().item(),
+            "probe_loss_untrained": controls[untrained].test.mean().item(),
+            "probe_loss_channels": controls[channels].test.mean().item(),
+            "tasks": list(data.tasks),
+            "task_loss": latents.test.tolist(),
+            "task_loss_untrained": controls[untrained].test.tolist(),
+            "task_loss_channels": controls[channels].test.tolist(),
+            "probe_tokens": len(x),
+        }
+        yield run, measured | one.log
+
+
+PROBES = Study(KEY, "probes", "Loss of probes that read one latent", scaling_runs, measure_probes)
+
+
+DENSE = {  # dictionary size, k up to the width d of the activations
+    "smoke": (128, (4, 8, 16, 44)),
+    "cpu": (1024, (4, 8, 16, 32, 64, 89, 128)),
+    "gpu": (2**12, (4, 8, 16, 32, 64, 128, 179, 256)),
+    "paper": (2**15, (8, 16, 32, 64, 128, 256, 384, 537, 768)),
+}
+
+
+def effects_runs(preset: str) -> list[Run]:
+    """TopK at one dictionary size, with k up to the width of the activations."""
+    n, ks = DENSE[preset]
+    return [make_run(preset, "topk", n, k, seed) for seed, k in product(SEEDS, ks)]
+
+
+@torch.no_grad()
+def densities(sae: SAE, x: Float[Tensor, "n d_in"]) -> Float[Tensor, " d_sae"]:
+    """Share of tokens on which each latent is active. Their sum is L0; `x` as the SAE sees it."""
+    return sum((sae(part).latents != 0).sum(0) for part in x.split(CHUNK)) / len(x)
+
+
+def densest(density: Float[Tensor, " d_sae"], count: int) -> float:
+    """Mean density of the `count` densest latents: k / d_sae if all are used alike, at most k / count."""
+    return density.topk(min(count, len(density))).values.mean().item()
+
+
+def measure_effects(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
+    """Sparsity of effects under both conventions with controls, density of the d densest latents, reconstruction."""
+    for one in trained(runs):
+        source, device = one.run.source, str(one.mean.device)
+        heldout = source.heldout(device)
+        x = one.sae.normalise(heldout).x
+        density = {
+            "width": x.shape[1],
+            "densest": densest(densities(one.sae, x), x.shape[1]),
+            "densest_untrained": densest(densities(one.untrained, x), x.shape[1]),
+        }
+        effects = ablation_sparsity(one.sae, one.untrained, source, one.run.seed, device=device)
+        yield one.run, effects | density | reconstruction(one, heldout) | one.log
+
+
+EFFECTS = Study(KEY, "effects", "Sparsity of the effects of single latents", effects_runs, measure_effects)
+
+
+TASKS, SIZES = 10, 4  # C26: least number of tasks, and of dictionary sizes that a rank correlation is taken over
+RANK = -0.8
+SPARSER = 0.5  # C30
+CHANNELS = (0.5, 0.7)  # C30
+FEW = 0.25  # of d: k up to here is used for C30
+UP_TO = 0.7  # of d: C31
+HALF = 0.5  # of d: C32
+JUMP = 1.25  # C32; fixed before anything was measured
+CONVENTIONS = {"effect_residual": "from the activation", "effect_reconstruction": "from the reconstruction"}
+PUBLISHED_PROBE_LOSS = {"loss": (0.49, 0.52), "label": "paper: 61 tasks on English text, GPT-2 (Fig. 6)"}
+PUBLISHED_EFFECTS = {"latents": (0.10, 0.14), "channels": 0.60}
+
+
+def interior_minimum(table: pd.DataFrame) -> tuple[str, float]:
+    """Verdict on 'the lowest value lies at an inner column', and that column, from one line per seed.
+
+    Both outer columns have to lie above the inner one with the lowest mean; the verdict is the weaker one of the two
+    differences.
+    """
+    if table.shape[1] < 3 or table.isna().any(axis=None):
+        raise NoEvidence("a minimum inside a range needs at least three settings, each with every seed")
+    best = table.mean().iloc[1:-1].idxmin()
+    ends = [judge(*mean_interval(table.iloc[:, end] - table[best])) for end in (0, -1)]
+    return max(ends, key=("replicated", "partly", "void", "not replicated").index), float(best)
+
+
+def rank_with_size(rows: pd.DataFrame, column: str = "probe_loss") -> pd.Series:
+    """Spearman correlation of `column` with n, per seed: the mean over the k that have at least SIZES sizes."""
+    cells = [cell for _, cell in rows.groupby(["seed", "sparsity"]) if cell.d_sae.nunique() >= SIZES]
+    if not cells:
+        raise NoEvidence(f"a rank correlation with n needs at least {SIZES} dictionary sizes at one k")
+    found = pd.DataFrame(
+        [(cell.seed.iloc[0], stats.spearmanr(cell.d_sae, cell[column]).statistic) for cell in cells],
+        columns=["seed", "rank"],
+    )
+    return found.groupby("seed")["rank"].mean()
+
+
+def by_k(rows: pd.DataFrame, column: str = "probe_loss") -> pd.DataFrame:
+    """`column` per seed (lines) and k (columns), mean over the dictionary sizes at which every k was trained."""
+    complete = rows.groupby("d_sae").filter(lambda cell: cell.sparsity.nunique() == rows.sparsity.nunique())
+    return complete.pivot_table(column, "seed", "sparsity")
+
+
+def tasks_of_best(rows: pd.DataFrame) -> pd.DataFrame:
+    """Losses per task and seed, at the largest n and the k with the lowest mean loss there: columns task, seed, n, k,
+    latents, untrained, channels."""
+    largest = rows[rows.d_sae == rows.d_sae.max()]
+    best = largest[largest.sparsity == largest.groupby("sparsity").probe_loss.mean().idxmin()]
+    names = {"task": best.tasks, "latents": best.task_loss}
+    names |= {control: best[f"task_loss_{control}"] for control in ("untrained", "channels")}
+    long = pd.DataFrame(names | {"seed": best.seed, "n": best.d_sae, "k": best.sparsity})
+    return long.explode(["task", "latents", "untrained", "channels"], ignore_index=True)
+
+
+def probes_improve(rows: pd.DataFrame) -> Evidence:
+    """C26: rank correlation of the mean probe loss with n, and whether a middle k does best."""
+    fewest = rows.tasks.map(len).min()
+    if fewest < TASKS:
+        return Evidence("void", *NOTHING, f"only {fewest} tasks have enough tokens of both classes")
+    rank, control = rank_with_size(rows), rank_with_size(rows, "probe_loss_untrained")
+    middle, best = interior_minimum(by_k(rows))
+    optimism = (rows.probe_loss - rows.probe_loss_train).mean()
+    return Evidence(
+        both(judge(*mean_interval(RANK - rank)), middle),
+        *mean_interval(rank),
+        f"over {fewest} tasks on Python code the rank correlation with n is {rank.mean():+.2f}, that of untrained "
+        f"dictionaries {control.mean():+.2f}; of the inner k, {best:g} has the lowest loss ({middle} as a minimum "
+        f"inside the range); the loss on other files is {optimism:+.3f} above that on the files probes were chosen on",
+    )
+
+
+def latents_are_sparser(rows: pd.DataFrame) -> Evidence:
+    """C30: effects of latents against those of channels, under both conventions, means over k up to FEW d."""
+    columns = [*CONVENTIONS, "effect_channels", "effect_untrained", "effect_residual_here", "effect_channels_here"]
+    seen = rows[rows.sparsity <= FEW * rows.width].groupby("seed")[columns].mean()
+    low, high = CHANNELS
+    channels = seen.effect_channels
+    parts = [judge(*mean_interval(SPARSER * channels - seen[column])) for column in CONVENTIONS]
+    inside = judge(*mean_interval(np.minimum(channels - low, high - channels)))
+    mean = seen.mean()
+    return Evidence(
+        both(reduce(both, parts), inside),
+        *mean_interval(seen.effect_residual / channels),
+        f"latents {mean.effect_residual:.3f} (taken from the activation) and {mean.effect_reconstruction:.3f} (from "
+        f"the reconstruction), channels {mean.effect_channels:.3f}, untrained latents {mean.effect_untrained:.3f}; at "
+        f"the token itself alone latents {mean.effect_residual_here:.3f}, channels {mean.effect_channels_here:.3f}",
+    )
+
+
+def sparsity_reverses(rows: pd.DataFrame) -> Evidence:
+    """C31: whether the sparsity of effects has its minimum inside k <= UP_TO d, under both conventions."""
+    tables = [
+        rows[rows.sparsity <= UP_TO * rows.width].pivot_table(column, "seed", "sparsity") for column in CONVENTIONS
+    ]
+    (first, at_first), (second, at_second) = map(interior_minimum, tables)
+    return Evidence(
+        both(first, second),
+        *mean_interval(tables[0].idxmin(axis=1) / rows.width.iloc[0]),
+        f"of the inner k, {at_first:g} has the sparsest effects taken from the activation ({first} as a minimum inside "
+        f"the range) and {at_second:g} taken from the reconstruction ({second})",
+    )
+
+
+def excess_density(rows: pd.DataFrame) -> pd.DataFrame:
+    """ln(density of the d densest latents / what the power law through k < HALF d predicts), per run of larger k.
+
+    Columns seed, sparsity, predicted, excess. The power law is a line in ln density against ln k, one per seed; a
+    prediction is at most 1.
+    """
+    parts = []
+    for seed, cell in rows.groupby("seed"):
+        small = cell[cell.sparsity < HALF * cell.width]
+        large = cell[cell.sparsity >= HALF * cell.width]
+        if small.sparsity.nunique() < 3 or large.empty:
+            raise NoEvidence("the trend needs three k below half the width, and a k above, for every seed")
+        line = np.polyfit(np.log(small.sparsity), np.log(small.densest), 1)
+        predicted = np.minimum(np.exp(np.polyval(line, np.log(large.sparsity))), 1)
+        excess = np.log(large.densest / predicted)
+        parts.append(pd.DataFrame({"seed": seed, "sparsity": large.sparsity, "predicted": predicted, "excess": excess}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def solutions_turn_dense(rows: pd.DataFrame) -> Evidence:
+    """C32: mean excess over k >= HALF d, against ln JUMP; denser than the trend by less than that is 'partly'."""
+    found = excess_density(rows)
+    mean, low, high = mean_interval(found.groupby("seed").excess.mean())
+    outcome = judge(mean, low, high)
+    at_k = ", ".join(f"{np.exp(e):.2f} at k = {k:g}" for k, e in found.groupby("sparsity").excess.mean().items())
+    there = rows[rows.sparsity >= HALF * rows.width]
+    return Evidence(
+        "partly" if outcome == "replicated" and low <= np.log(JUMP) else outcome,
+        mean,
+        low,
+        high,
+        f"density of the d densest latents over the trend of smaller k: {at_k}; mean density there "
+        f"{there.densest.mean():.2f}, before training {there.densest_untrained.mean():.2f}",
+    )
+
+
+STUDIES = (PROBES, EFFECTS)
+
+FIGURES = {
+    "probe-loss": (PROBES, "probes.probe_loss", lambda rows: (rows, PUBLISHED_PROBE_LOSS)),
+    "probe-tasks": (PROBES, "probes.probe_tasks", lambda rows: (tasks_of_best(rows),)),
+    "effect-sparsity": (EFFECTS, "probes.effect_sparsity", lambda rows: (rows, CONVENTIONS, PUBLISHED_EFFECTS)),
+    "densest-latents": (EFFECTS, "probes.densest_latents", lambda rows: (rows, excess_density(rows))),
+}
 
 
 CLAIMS = (
@@ -17,16 +260,15 @@ CLAIMS = (
         ),
         rule=(
             "Over 10 to 30 classification tasks, with probes scored on held-out texts, the rank correlation (Spearman) "
-            "of mean probe loss with n is below -0.8, and the lowest probe loss lies at a k inside the tested range."
+            "of mean probe loss with n is below -0.8, and the lowest probe loss lies at a k inside the tested range. "
+            "Void with fewer than 10 tasks."
         ),
         published=(
             "larger n better, middle k best, probe loss from 0.52 to 0.49 (Fig. 6: GPT-2); figure number uncertain"
         ),
-        statistic="Spearman correlation of probe loss with n, and the k of the lowest probe loss",
-        untested=(
-            "no page of this book measures it yet; the tasks are English texts and this book's own language models "
-            "are trained on Python source, so other tasks are needed first"
-        ),
+        statistic="Spearman correlation of probe loss with n, mean over k",
+        study=PROBES,
+        test=probes_improve,
     ),
     Claim(
         id="gao2024-C30",
@@ -40,8 +282,9 @@ CLAIMS = (
             "latent, from the true activation and from its reconstruction, are reported."
         ),
         published="10 to 14 % for latents, 60 % for channels of the residual stream (GPT-2)",
-        statistic="sparsity of effects, latents / channels",
-        untested=NO_PAGE,
+        statistic="sparsity of effects, latents (taken from the activation) / channels",
+        study=EFFECTS,
+        test=latents_are_sparser,
     ),
     Claim(
         id="gao2024-C31",
@@ -55,32 +298,23 @@ CLAIMS = (
         ),
         published="larger k gives sparser effects until k = 512, where it reverses (GPT-2, width 768)",
         statistic="k at the minimum of the sparsity of effects / width",
-        untested=NO_PAGE,
+        study=EFFECTS,
+        test=sparsity_reverses,
     ),
     Claim(
         id="gao2024-C32",
         statement="As the number of active latents nears the width of the activations, solutions turn dense.",
         rule=(
             "The mean density (share of tokens on which a latent is active) of the d densest latents, d being the "
-            "width, jumps where k is 0.5 d or more. The size of a jump has to be fixed before it is measured."
+            "width, jumps where k is 0.5 d or more: with its interval it is more than 1.25 times what the power law "
+            "through smaller k predicts. The size of the jump was fixed before it was measured."
         ),
         published=(
             "dense from k of about 512, strongly so at k = 2,048 with n = 32,768 (Fig. 26 to 31); from memory, numbers "
             "uncertain"
         ),
-        statistic="mean density of the d densest latents, as a function of k / d",
-        untested=NO_PAGE,
-    ),
-    Claim(
-        id="gao2024-C33",
-        statement="The share of loss recovered against zero ablation is too lenient a measure of fidelity.",
-        rule=(
-            "For one autoencoder, the share of loss recovered against zero ablation is above 95 %, while its loss "
-            "equals that of a language model trained with less than 50 % of the compute, read from checkpoints of that "
-            "model."
-        ),
-        published="98.2 % by zero ablation, but the loss of 10 % of GPT-4's compute (16 million latents)",
-        statistic="share of loss recovered, and equivalent share of compute",
-        untested=NO_PAGE,
+        statistic="ln(density of the d densest latents / trend of smaller k), mean over k of 0.5 d or more",
+        study=EFFECTS,
+        test=solutions_turn_dense,
     ),
 )
