@@ -77,7 +77,7 @@ pages.open_page(preset)
 # %% tags=["remove-cell"]
 rows = pages.rows_of(scaling.SCALING, preset, "gao2024-scaling")
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Normalised mean squared error against the number of latents on logarithmic axes, one colour per number of active latents, with dots for runs and lines for the fitted joint law; hollow dots mark runs whose error was still falling."}, "figure": {"name": "fig-gao2024-joint", "caption": "Error against dictionary size (the paper's Figure 1, right). Dots: runs, one for each seed, hollow where one more doubling of tokens would change NMSE by 2 % or more. Lines: the joint law, fitted to all dots. Hollow dots lie above where they would converge, and the more so the larger n: among them the lines are flatter than the law at convergence."}}
+# %% tags=["remove-input"] mystnb={"image": {"alt": "Normalised mean squared error against the number of latents on logarithmic axes, one colour per number of active latents, with dots for runs and lines for the fitted joint law; hollow dots mark runs whose error was still falling."}, "figure": {"name": "fig-gao2024-joint", "caption": "Error against dictionary size (the paper's Figure 1, right). Dots: runs, one for each seed, hollow where one more doubling of tokens would change NMSE by 2 % or more. Lines: the joint law, fitted to all dots. Hollow dots lie above where they would converge; where they do so more for larger n, the lines are flatter than the law at convergence."}}
 figures.joint_law(*scaling.FIGURES["joint-law"][2](rows))
 # %% [markdown]
 # {download}`The table behind this figure <tables/gao2024-scaling.csv>`, one line per run. The exponents in $n$ and the
@@ -185,9 +185,9 @@ figures.sources(noise)
 #
 # ## Larger language models
 #
-# The three subjects share a tokenizer and a corpus; they differ in depth and in width, so that at a fixed $k$ the larger
-# one has fewer active latents per dimension. Where a model reaches an NMSE of 0.3 below the smallest $n$ or above the
-# largest, the end of the grid stands as a bound.
+# These subjects share a corpus; they differ in depth and in width, so that at a fixed $k$ the larger one has fewer active
+# latents per dimension. Their sites lie at half to three quarters of the depth. Where a model reaches an NMSE of 0.3 below
+# the smallest $n$ or above the largest, the end of the grid stands as a bound.
 
 # %% tags=["remove-cell"]
 subjects = pages.rows_of(scaling.SUBJECTS, preset, "gao2024-subjects")

@@ -160,8 +160,8 @@ def flops_per_token(n: float, d: float, k: float, k_aux: float = 0) -> float:
 
     The encoder sees every latent (2 n d). Only k latents take part in the decoder's forward pass and in the gradients
     of the decoder, the latents, the encoder and the bias before it (2 k d each). AuxK, where latents are dead, decodes
-    k_aux more and takes the gradients of its decoder and latents. Adam is not counted. (Derived from Gao et al. 2024,
-    app. D.)
+    k_aux more and takes the gradients of its decoder and latents. Adam is not counted. (Derived from the kernels that
+    Gao et al. 2024 describe; how the paper counts compute is not known.)
     """
     return 2 * n * d + 10 * k * d + 6 * k_aux * d
 

@@ -20,7 +20,6 @@ from replication.fingerprints import types_of
 from replication.graphs import Replayed
 from replication.optimise import Adam
 from replication.sae import SAE, architecture
-from replication.sae.batchtopk import BatchSelection
 from replication.shapes import Tensor
 
 SAMPLE_TOKENS = (
@@ -93,7 +92,7 @@ class Run:
         for name in ("ema", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if issubclass(architecture(self.architecture), BatchSelection):
+        if architecture(self.architecture).selects_over_batch:
             if self.ema:
                 raise ValueError(
                     f"ema must be 0 for {self.architecture}, whose threshold is not averaged, got {self.ema}"

@@ -16,7 +16,7 @@ DIALS = {"topk": (4, 8, 16), "gated": (2, 32), "prolu-ste": (2, 32), "prolu-relu
 
 
 def table(ratios: dict[str, float], harm: dict[str, float] | None = None, **columns) -> pd.DataFrame:
-    """NMSE = ratio / L0, a straight line in log-log; delta CE = harm x NMSE^2. Seeds differ by less than two percent."""
+    """NMSE = ratio / L0, a straight line in log-log; delta CE = harm x NMSE^2. Seeds differ by under two percent."""
     harm = dict.fromkeys(ratios, 1.0) | (harm or {})
     rows = []
     for seed, (method, ratio) in product(range(3), ratios.items()):

@@ -74,6 +74,9 @@ class SAE(nn.Module, abc.ABC):
     scales_with: ClassVar[dict[str, int]] = {"b_enc": 1, "b_dec": 1}
     """Tensors on the scale of what is reconstructed -> the power of it; W_dec, of unit rows, is on none."""
 
+    selects_over_batch = False
+    """Whether training selects latents over the whole batch and learns a threshold for evaluation."""
+
     capturable = True
     """Whether a step runs without asking the GPU for a number, so that it can be recorded as a CUDA graph."""
 

@@ -35,6 +35,7 @@ class BatchSelection(SAE):
     """
 
     scales_with: ClassVar = SAE.scales_with | {"scale": 2, "threshold": 1}
+    selects_over_batch = True
 
     def __init__(
         self,

@@ -252,15 +252,17 @@ def topk_is_caught_better(rows: pd.DataFrame) -> Evidence:
 ENOUGH = 5  # sparse latents behind the mean F1 of a run
 
 
-def f1_trends(rows: pd.DataFrame) -> pd.DataFrame:
-    """Slopes of F1 on log2 n and on log2 k, one line per seed: least squares of F1 on both, over the TopK runs."""
-    rows = rows[(rows.architecture == "topk") & (rows.latents_sparse >= ENOUGH)]
+def f1_trends(rows: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
+    """Slopes of F1 on log2 n and on log2 k, one line per seed: least squares of F1 on both, over the TopK runs with
+    ENOUGH sparse latents. `suffix`: "_untrained" for the same of the untrained SAEs."""
+    rows = rows[(rows.architecture == "topk") & (rows.latents_sparse >= ENOUGH)].dropna(subset=f"n2g_f1_sparse{suffix}")
     slopes = {}
     for seed, cell in rows.groupby("seed"):
         design = np.column_stack([np.ones(len(cell)), np.log2(cell.d_sae), np.log2(cell.sparsity)])
         if np.linalg.matrix_rank(design) < 3:
             raise NoEvidence("trends in n and in k need at least two of each")
-        slopes[seed] = np.linalg.lstsq(design, cell.n2g_f1_sparse.to_numpy(dtype=float), rcond=None)[0][1:]
+        f1 = cell[f"n2g_f1_sparse{suffix}"].to_numpy(dtype=float)
+        slopes[seed] = np.linalg.lstsq(design, f1, rcond=None)[0][1:]
     return pd.DataFrame(slopes, index=["n", "k"]).T
 
 
@@ -269,13 +271,13 @@ def f1_follows_n_and_k(rows: pd.DataFrame) -> Evidence:
     topk = rows[rows.architecture == "topk"]
     if (topk.latents_sparse < ENOUGH).mean() > 0.5:
         return Evidence("void", *NOTHING, f"most runs have fewer than {ENOUGH} latents of at most 10 % density")
-    trends = f1_trends(rows)
+    trends, untrained = f1_trends(rows), f1_trends(rows, "_untrained").mean()
     in_n, in_k = mean_interval(trends.n), mean_interval(-trends.k)
     return Evidence(
         both(judge(*in_n), judge(*in_k)),
         *in_n,
         f"F1 changes by {in_n[0]:+.3f} when n doubles and by {-in_k[0]:+.3f} [{-in_k[2]:+.3f}, {-in_k[1]:+.3f}] when k "
-        "doubles",
+        f"doubles; before training by {untrained.n:+.3f} and {untrained.k:+.3f}",
     )
 
 

@@ -83,17 +83,18 @@ def batch_runs(preset: str) -> list[Run]:
     return found
 
 
-GAUSSIAN_SIZES = {
-    "smoke": (32, 128),
-    "cpu": (64, 256, 1024),
-    "gpu": (2**8, 2**10, 2**12),
-    "paper": (2**11, 2**13, 2**15, 2**17),
+NOISE_GRID = {  # dictionary sizes, training tokens; noise is drawn on the CPU, which is slow beside a GPU
+    "smoke": ((32, 128), 2**14),
+    "cpu": ((64, 256, 1024), 3 * 2**18),
+    "gpu": ((2**8, 2**10, 2**12), 2**23),
+    "paper": ((2**11, 2**13, 2**15, 2**17), 64 * 10**8),
 }
 
 
 def gaussian_runs(preset: str) -> list[Run]:
     """Figure 14: activations, and noise of their width, with the same n, k and training."""
-    runs = [make_run(preset, "topk", n, FIXED_K[preset], seed) for seed, n in product(SEEDS, GAUSSIAN_SIZES[preset])]
+    sizes, tokens = NOISE_GRID[preset]
+    runs = [_shorter(make_run(preset, "topk", n, FIXED_K[preset], seed), tokens) for seed, n in product(SEEDS, sizes)]
     return [*runs, *(replace(run, source=Gaussian(WIDTH[preset])) for run in runs)]
 
 
