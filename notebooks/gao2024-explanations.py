@@ -14,7 +14,7 @@
 # A latent is worth little if nobody can say when it is active. {cite:t}`gao2024` test this with explanations so simple
 # that a program can check them: patterns of tokens with gaps, found by *Neuron to Graph* (N2G). Such an explanation can
 # fail in two ways. It can miss activity (low **recall**), and it can be too broad (low **precision**): "active in code"
-# catches all activity of every latent of this book. Asking for both is the point of the measure. The claims tested here:
+# catches all activity of every latent trained on code. Asking for both is the point of the measure. The claims tested here:
 #
 # - patterns catch more of the activity of TopK's latents than of ReLU's, at little loss of precision (**C27**);
 # - more latents and fewer active ones are easier to explain (**C28**);
@@ -129,14 +129,15 @@ figures.downstream(simulated)
 # predicted token:
 
 # %% tags=["remove-input"]
+short = {name: name.removeprefix("delta_ce_").replace("_", " ") for name in simulated if "delta_ce_" in name}
 pages.table_of(
-    simulated.rename(columns=lambda name: name.removeprefix("delta_ce_").replace("_", " ")),
-    ["d sae", "sparsity"],
-    ["delta ce", "bigram", "lookup", "sae", "untrained", "first kept", "lookup first kept", "nmse"],
+    simulated.rename(columns=short),
+    ["d_sae", "sparsity"],
+    ["delta_ce", "bigram", "lookup", "sae", "untrained", "first kept", "lookup first kept", "nmse"],
 )
 
 # %% [markdown]
-# *delta ce* is the rise with simulated latents, *sae* with the true ones, *untrained* with simulated latents of an
+# *ΔCE* is the rise with simulated latents, *sae* with the true ones, *untrained* with simulated latents of an
 # untrained autoencoder; *NMSE* is the error of the simulated reconstruction. *lookup* is the strictest control: each
 # token's mean activation, looked up in the text that the explanations come from. It uses one token and no latents. Where
 # it does better than the simulation, the patterns have lost more than they found in earlier tokens. The bigram model sees

@@ -109,7 +109,8 @@ def interpolate_loglog(x: Iterable[float], y: Iterable[float], at: Iterable[floa
 def verdict(claim: Claim, rows: pd.DataFrame, preset: str, missing: int = 0) -> Verdict:
     """The claim's rule applied to a table of stored rows, of which `missing` are not there yet.
 
-    Missing evidence is 'not tested', never a pass; so is a table whose rows do not share one subject and one text.
+    Missing evidence is 'not tested', never a pass; so is a table in which the rows of one source do not
+    share one subject and one text.
     """
     paper = claim.id.rsplit("-", 1)[0]
     head = (claim.id, paper, claim.statement, claim.rule, claim.published, claim.statistic)
@@ -122,9 +123,10 @@ def verdict(claim: Claim, rows: pd.DataFrame, preset: str, missing: int = 0) -> 
             raise NoEvidence(f"no rows are stored for the {preset} preset")
         if missing:
             raise NoEvidence(f"{missing} of {missing + len(rows)} rows of the {preset} preset are missing")
+        sources = [one for _, one in rows.groupby("source")] if "source" in rows else [rows]
         for column in ("subject_fingerprint", "corpus_fingerprint"):
-            if rows[column].nunique() > 1:
-                raise NoEvidence(f"rows of the {preset} preset mix {rows[column].nunique()} values of {column}")
+            if (values := max(one[column].nunique() if column in one else 0 for one in sources)) > 1:
+                raise NoEvidence(f"rows of the {preset} preset mix {values} values of {column}")
         evidence = claim.test(rows)
     except NoEvidence as reason:
         return Verdict(*head, None, None, "not tested", str(reason), "", preset if len(rows) else "", 0, False)

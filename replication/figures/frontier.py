@@ -96,7 +96,7 @@ def training_curves(table: pd.DataFrame) -> Figure:
     """
     names = _methods(table)[::-1]
     plt.style.use(STYLE)
-    figure, grid = plt.subplots(2, 3, sharex=True, sharey=True, figsize=(8, 5))
+    figure, grid = plt.subplots(2, 3, sharey=True, figsize=(8, 5.4))
     plt.close(figure)
     for axes, name in zip(grid.flat, names, strict=False):
         rows = table[table.method == name].drop_duplicates(["d_sae", "sparsity"])
@@ -106,13 +106,10 @@ def training_curves(table: pd.DataFrame) -> Figure:
                 axes.plot(
                     row.curve_tokens, row.curve_error, dashes, color=LOOKS[name].color, alpha=alpha, linewidth=1.3
                 )
-        axes.set(xscale="log", yscale="log", title=LOOKS[name].label)
+        axes.set(xscale="log", yscale="log", title=LOOKS[name].label, xlabel="training tokens")
         _plain_log(axes.yaxis)
     for axes in grid.flat[len(names) :]:
         axes.remove()
-    for axes in grid.flat[max(len(names) - 3, 0) : len(names)]:  # those with nothing below them
-        axes.set_xlabel("training tokens")
-        axes.tick_params(labelbottom=True)
     for axes in grid[:, 0]:
         axes.set_ylabel("training error / variance")
     return figure
