@@ -37,8 +37,9 @@ test: setup  ## lint, unit and contract tests, the book at smoke size, its noteb
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(SMOKE)
 
-bench: setup  ## time a training step, ours and our peers', into benchmarks/results (leave the machine alone)
+bench: setup  ## time a training step, ours and our peers', and compare its quality, into benchmarks/results (leave the machine alone)
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/quality.py
 
 lock: setup  ## write requirements.lock from what .venv holds
 	echo "# From a CPU build of torch: with a GPU build pip adds the CUDA packages that this torch asks for." > requirements.lock

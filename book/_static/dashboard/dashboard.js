@@ -156,6 +156,12 @@ const dashboard = (() => {
       `and it is active on ${percent(recall)} of those that have it.`;
   }
 
+  function costs(one) {
+    if (one.removed === null) return "";
+    return ` Taken away at its largest activations, it adds ${signed(one.removed)} nats to the loss of the next token; ` +
+      `a random direction of equal length adds ${signed(one.random)}.`;
+  }
+
   async function show(name, focus) {
     const article = byId("latent");
     let one;
@@ -173,8 +179,7 @@ const dashboard = (() => {
         make("h2", {}, named(name)),
         make("p", {class: "steps"}, ...step(order[at - 1], "← previous"), ...step(order[at + 1], "next →")),
         make("p", {}, `Active on ${percent(one.density)} of ${meta.tokens.toLocaleString("en")} held-out tokens, at most ` +
-          `${plain(one.largest)}. Taken away at its largest activations, it adds ${signed(one.removed)} nats to the loss of ` +
-          `the next token; a random direction of equal length adds ${signed(one.random)}.`),
+          `${plain(one.largest)}.${costs(one)}`),
         ...(meta.labels.length ? [make("p", {}, follows(one))] : []),
         charts(one, largestOfAll),
         ...section("Largest activations", kind(0)),
