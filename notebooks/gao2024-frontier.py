@@ -192,7 +192,7 @@ pages.verdicts(gao2024.CLAIMS, ["C1", "C2", "C3", "C4", "C33"], preset)
 # Unless the page was built with the `paper` preset, the subject is a small language model trained on Python source, not
 # GPT-2 small; dictionaries are smaller, batches hold thousands of tokens instead of 131,072, and runs are far shorter,
 # with learning rates raised to match. With the `cpu` preset, Gated and ProLU are trained at the larger dictionary alone
-# and at two settings of their dial. At every preset weights are not averaged; an encoder that starts as the transpose
+# and at few settings of their dial. At every preset weights are not averaged; an encoder that starts as the transpose
 # starts at the scale that fits the data; and penalties grow over the first quarter of training instead of dead latents
 # being resampled. The settings of the baselines in the paper are known from memory only. Learning rates were chosen for
 # each method on its own ({doc}`log`). Intervals are Student's $t$ over seeds. The first tokens of a context have far larger
