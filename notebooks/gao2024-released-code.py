@@ -75,7 +75,9 @@ pages.open_page(preset)
 #
 # Below, the same autoencoders on the same activations; preprocessed or as the model has them; with the first token of
 # each context, whose norm is huge in many models, and without it. An error has to be read against the grey line of its
-# own column.
+# own column. There is a second trap in the paper's own formula: it is a ratio of sums over tokens, so that on *raw*
+# activations a few tokens of huge norm can decide it alone. Compare its two raw columns. Preprocessing, which gives every
+# token the same norm, is what protects the paper from that.
 
 # %% tags=["remove-cell"]
 metrics = pages.rows_of(systems.METRICS, preset, "gao2024-two-metrics")

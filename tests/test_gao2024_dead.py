@@ -170,3 +170,7 @@ def test_c19_needs_both_larger_eps_to_feel_the_scale():
     assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(0.8 / 0.21 - 1, abs=0.01)
     assert dead.eps_has_to_be_tiny(ablations(eps={1e-5: 0.2})).verdict == "partly"  # 1e-8 does not feel it
     assert dead.eps_has_to_be_tiny(ablations(eps={1e-5: 0.2, 1e-2: 0.2})).verdict == "not replicated"
+
+
+def test_c19_is_void_where_the_smallest_eps_feels_the_scale():
+    assert dead.eps_has_to_be_tiny(ablations(eps={6.25e-7: 0.3})).verdict == "void"

@@ -23,7 +23,7 @@ METHODS = {  # beside TopK and ReLU: name -> architecture, its options
 
 LAMBDAS = {  # of methods other than TopK and ReLU
     "smoke": {"gated": (0.1, 0.4), "prolu-ste": (0.1, 0.3), "prolu-relu": (0.05, 0.5)},
-    "cpu": {"gated": (0.12, 0.22, 0.42), "prolu-ste": (0.06, 0.38), "prolu-relu": (0.018, 0.055)},
+    "cpu": {"gated": (0.12, 0.22, 0.42), "prolu-ste": (0.06, 0.38), "prolu-relu": (0.022, 0.03, 0.055)},
     "gpu": {
         "gated": (0.06, 0.14, 0.3, 0.6),
         "prolu-ste": (0.03, 0.08, 0.2, 0.5),
@@ -243,7 +243,9 @@ def harm_at_equal_error(rows: pd.DataFrame) -> pd.DataFrame:
 
 def topk_harms_less(rows: pd.DataFrame) -> Evidence:
     """C4: c in  ln delta CE = a + b ln NMSE + c [TopK],  least squares over matched points, one fit per seed."""
-    points = harm_at_equal_error(rows[rows.delta_ce > 0])
+    if (rows.delta_ce <= 0).any():
+        return Evidence("void", *NOTHING, f"{(rows.delta_ce <= 0).sum()} runs do no harm: no logarithm of it exists")
+    points = harm_at_equal_error(rows)
     topk = points.method == "topk"
     if topk.sum() < 0.5 * (rows.architecture == "topk").sum():
         return Evidence("void", *NOTHING, f"only {topk.sum()} TopK runs lie inside the L0 range of another method")

@@ -49,7 +49,6 @@ def two_errors(x: Float[Tensor, "n d"], recon: Float[Tensor, "n d"]) -> dict[str
     return {name: value.item() for name, value in values.items()}
 
 
-@torch.no_grad()
 def measure_errors(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
     """`two_errors` of the same reconstructions on preprocessed and on raw activations, with and without the first
     position of each context: columns such as `readme_raw_later`. `first_energy`: the first position's share of |x|^2.
@@ -58,7 +57,8 @@ def measure_errors(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
         source = one.run.source
         raw = source.heldout(str(one.mean.device))
         x, _, undo = one.sae.normalise(raw)
-        recon = torch.cat([one.sae(part).recon for part in x.split(8192)])
+        with torch.no_grad():  # not around the generator: it trains what is not stored
+            recon = torch.cat([one.sae(part).recon for part in x.split(8192)])
         first = torch.arange(len(raw), device=raw.device) % (source.context - source.skip_first) == 0
         found = {"first_energy": (raw[first].square().sum() / raw.square().sum()).item()}
         for space, (truth, made) in {"": (x, recon), "_raw": (raw, undo(recon))}.items():
@@ -309,7 +309,6 @@ def expected_found(d_sae: int, k: int, shards: int, capacity: float) -> float:
     return shards * sum(min(x, offered) * winners.pmf(x) for x in range(k + 1)) / k
 
 
-@torch.no_grad()
 def measure_sharding(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
     """Lists with an entry per shards, capacity and order of the latents ("stored", or "shuffled" over the shards):
 
@@ -317,7 +316,7 @@ def measure_sharding(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
     rises relative to exact selection. Settings in which the shards cannot offer k latents are left out.
     """
     for one in trained(runs):
-        sae, k, n = one.sae, int(one.run.sparsity), one.run.d_sae
+        sae, k, n = one.sae.requires_grad_(False), int(one.run.sparsity), one.run.d_sae
         x = sae.normalise(one.run.source.heldout(str(one.mean.device))).x[:SHARDED_TOKENS]
         pre = sae.pre(x)
         exact = torch.zeros_like(pre, dtype=torch.bool).scatter_(-1, pre.topk(k, dim=-1).indices, True)
