@@ -119,10 +119,10 @@ Markdown(
 )
 
 # %% tags=["remove-input"]
-shown(step_table(gpu)) if gpu is not None else None
+shown(step_table(gpu)) if gpu is not None else Markdown("")
 
 # %% tags=["remove-input"]
-shown(every(gpu)) if gpu is not None else None
+shown(every(gpu)) if gpu is not None else Markdown("")
 
 # %% [markdown]
 # ## Does the fast step train as well?
