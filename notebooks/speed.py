@@ -97,7 +97,7 @@ shown(every(cpu))
 
 # %% tags=["remove-input"]
 absent = cpu[cpu.ms.isna()]
-lines = [f"- {row.implementation}: {row.note}" for row in absent.fillna("").itertuples()]
+lines = [f"- {row.implementation}: {row.note}" for row in absent.itertuples()]
 Markdown("**Left out.**\n\n" + "\n".join(lines) if lines else "No library was left out.")
 
 # %% [markdown]
