@@ -6,7 +6,8 @@ from timing import LR, Case, Subject, drive
 from replication.activations import Gaussian
 from replication.results import machine
 from replication.sae.base import squared_error
-from replication.train import Run, _Trainee, _uses_bf16
+from replication.train import Run, _Trainee
+from replication.train import precision as training_precision
 
 STEPS = 10**4  # the length of the run that the timed steps are the start of
 DEAD_AFTER = 10**8
@@ -81,7 +82,8 @@ def build(case: Case, sample: torch.Tensor) -> Subject:
 
 def precision(device: str) -> str:
     """What the library computes its products in on this device."""
-    return "bf16" if _uses_bf16(device) else "tf32" if device == "cuda" else "fp32"
+    kind = training_precision(device)
+    return "tf32" if kind == "fp32" and device == "cuda" else kind
 
 
 def version() -> str:

@@ -106,4 +106,17 @@ def reachable(*roots: Callable) -> dict[tuple[str, str], str]:
 
 def code_fingerprint(*roots: Callable) -> str:
     """12 hexadecimal digits that change when a definition reachable from `roots` changes."""
-    return hashlib.sha256(repr(sorted(reachable(*roots).items())).encode()).hexdigest()[:12]
+    return _digest(sorted(reachable(*roots).items()))
+
+
+def module_fingerprint(name: str) -> str:
+    """12 hexadecimal digits that change when any definition of a module of this package changes. It is not imported:
+    what it needs may not be installed here."""
+    module = _module(name)
+    if module is None:
+        raise ValueError(f"name must be a module of {PACKAGE.name}, got {name!r}")
+    return _digest([(one, [_form(node) for node in nodes]) for one, nodes in sorted(module.definitions.items())])
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]

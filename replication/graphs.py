@@ -1,25 +1,29 @@
 """CUDA graphs: a step's few hundred small launches recorded once and replayed with one."""
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 
 from replication.shapes import Tensor
 
 
-@cache
-def _memory():
-    """One pool for all graphs of a process: they run one after the other, and nothing in it outlives a replay."""
-    return torch.cuda.graph_pool_handle()
+class Recorder:
+    """Records graphs into one pool of memory: they run one after the other, and nothing in it outlives a replay.
 
+    It keeps every graph, so that the pool lives as long as the recorder does: a pool whose last graph is gone is freed,
+    and its handle must not be used again.
+    """
 
-def capture(work: Callable[[], None]) -> Callable[[], None]:
-    """Record what `work` would do on the GPU, without doing it; returns the function that does it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_memory()):
-        work()
-    return graph.replay
+    def __init__(self):
+        self.graphs: list[torch.cuda.CUDAGraph] = []
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what `work` would do on the GPU, without doing it; returns the function that does it."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.graphs[0].pool() if self.graphs else None):
+            work()
+        self.graphs.append(graph)
+        return graph.replay
 
 
 class Replayed:
@@ -31,7 +35,7 @@ class Replayed:
     recording may not.
     """
 
-    def __init__(self, work: Callable[[Tensor, Tensor], None], d_sae: int, record: Callable = capture):
+    def __init__(self, work: Callable[[Tensor, Tensor], None], d_sae: int, record: Callable):
         self.work, self.d_sae, self.record = work, d_sae, record
         self.multiple = 128 * max(1, d_sae // 16 // 128)
         self.x: Tensor | None = None

@@ -23,10 +23,11 @@ import pandas as pd
 import torch
 
 from replication import train
-from replication.fingerprints import code_fingerprint, types_of
+from replication.fingerprints import code_fingerprint, module_fingerprint, types_of
 from replication.paths import CACHE, RESULTS, ROOT
 
 _fingerprint = cache(code_fingerprint)  # a process has one version of the code, a table many rows that depend on it
+_kernels = cache(lambda: module_fingerprint("replication.triton_kernels"))
 PRESETS = ("smoke", "cpu", "gpu", "paper")
 COMMITTED = ("gpu", "paper")
 
@@ -61,7 +62,7 @@ class Study:
 
     def is_stale(self, run, row: dict, committed: bool) -> bool:
         """The code that made the row has changed, or, for rows of this machine, its language model or its text."""
-        if row["code"] != self.code(run):
+        if row["code"] != self.code(run) or row.get("kernels") not in (None, _kernels()):
             return True
         source = getattr(run, "source", None)
         return bool(source) and not committed and any(row.get(k) != v for k, v in source.fingerprints().items())
@@ -218,6 +219,7 @@ def machine() -> dict:
         "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain", "--", "replication")),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "kernels": _kernels() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": sys.version.split()[0],

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from replication.activations import NORMALISATIONS, ActivationSource, Gaussian, Pair, as_pair
 from replication.fingerprints import types_of
-from replication.graphs import Replayed
+from replication.graphs import Recorder, Replayed
 from replication.optimise import Adam
 from replication.sae import SAE, architecture
 from replication.shapes import Tensor
@@ -155,9 +155,10 @@ class Trained(NamedTuple):
     mean: Tensor
     """(d_out,) mean of the normalised training sample of targets: the mean predictor of `metrics.nmse`."""
     log: dict
-    """curve_tokens, curve_error (over the sample's variance), dead, precision; seconds: this run's share of the wall
-    time of its group; peak_gib: of the group on a GPU, of the process so far on a CPU; input_scale, target_scale: the
-    constants of the normalisation, where it has any."""
+    """curve_tokens, and at each of them curve_error (over the sample's variance, mean since the one before) and
+    curve_dead; dead, precision; seconds: this run's share of the wall time of its group; peak_gib: of the group on a
+    GPU, of the process so far on a CPU; input_scale, target_scale: the constants of the normalisation, where it has
+    any."""
 
 
 class Diverged(RuntimeError):
@@ -167,7 +168,7 @@ class Diverged(RuntimeError):
 class _Trainee:
     """One SAE in training: weights, optimiser and the count of tokens since each latent fired."""
 
-    def __init__(self, run: Run, sample: Tensor | Pair, device: str):
+    def __init__(self, run: Run, sample: Tensor | Pair, device: str, record: Recorder | None = None):
         self.run, self.device = run, device
         self.sae, self.untrained = run.build().to(device), run.build().to(device)
         for sae in (self.sae, self.untrained):
@@ -183,10 +184,11 @@ class _Trainee:
         self.silent = torch.zeros(run.d_sae, dtype=torch.int64, device=device)
         self.steps = 0
         self.errors: list[Tensor] = []
+        self.deaths: list[Tensor] = []
         self.marks = _geometric_marks(run.tokens // run.batch)
         self.summed = torch.zeros((), device=device)  # errors since the last mark
         graphed = self.silent.is_cuda and self.sae.capturable
-        self.advance = Replayed(self._advance, run.d_sae) if graphed else self._advance
+        self.advance = Replayed(self._advance, run.d_sae, record or Recorder()) if graphed else self._advance
 
     def step(self, batch: Tensor) -> None:
         """One step of the papers' algorithm box; raises Diverged, at the latest CHECK_EVERY steps after the fact.
@@ -202,6 +204,7 @@ class _Trainee:
         if self.steps in self.marks:
             since = self.steps - max((mark for mark in self.marks if mark < self.steps), default=0)
             self.errors.append(self.summed / since / self.variance)
+            self.deaths.append(self._dead_share())
             self.summed.zero_()
 
     def _advance(self, batch: Tensor, dead: Tensor) -> None:
@@ -218,6 +221,9 @@ class _Trainee:
         self.silent.add_(len(x)).masked_fill_(objective.fired, 0)
         self.summed.add_(objective.error)
         self.clock.add_(1)
+
+    def _dead_share(self) -> Tensor:
+        return (self.silent >= self.run.dead_after).float().mean()
 
     def _check(self, batch: Tensor) -> None:
         if all(value.isfinite().all() for value in (self.summed, *self.sae.parameters())):
@@ -241,10 +247,11 @@ class _Trainee:
         log = {
             "curve_tokens": [step * self.run.batch for step in self.marks],
             "curve_error": [round(error.item(), 6) for error in self.errors],
-            "dead": (self.silent >= self.run.dead_after).float().mean().item(),
+            "curve_dead": [round(share.item(), 6) for share in self.deaths],
+            "dead": self._dead_share().item(),
             "seconds": round(seconds, 3),
             "peak_gib": round(_peak_gib(self.device), 3),
-            "precision": "bf16" if _uses_bf16(self.device) else "fp32",
+            "precision": precision(self.device),
             **{name: scale.item() for name, scale in scales.items() if scale is not None},
         }
         return Trained(self.run, self.sae.eval(), self.untrained.eval(), self.mean, log)
@@ -261,26 +268,41 @@ def train(runs: Sequence[Run], device: str | None = None) -> Iterator[Trained]:
     together: dict[tuple, list[Run]] = {}
     for run in runs:
         stream = (run.source, run.normalisation, run.batch, run.tokens, run.data_seed)
-        together.setdefault(stream if device == "cuda" else (run,), []).append(run)
+        together.setdefault(stream if _on_gpu(device) else (run,), []).append(run)
     failures: list[Diverged] = []
     for group in together.values():
-        yield from _train_together(group, device, failures)
+        with _tensor_cores(device):
+            done = _train_together(group, device, failures)
+        yield from done
     if failures:
         raise Diverged("; ".join(map(str, failures)))
 
 
-def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> Iterator[Trained]:
+@contextlib.contextmanager
+def _tensor_cores(device: str) -> Iterator[None]:
+    """On a GPU, TF32 for the products of training that stay in float32 (those before a threshold). What is measured
+    afterwards has the precision that was set before."""
+    before = torch.get_float32_matmul_precision()
+    if _on_gpu(device):
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> list[Trained]:
     first = runs[0]
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        torch.set_float32_matmul_precision("high")  # for the products that stay in float32: those before a threshold
+    if _on_gpu(device):
+        torch.cuda.reset_peak_memory_stats(device)
 
     sampled = max(first.batch, min(SAMPLE_TOKENS, first.tokens))
     sample = first.source.sample(first.batch, sampled, first.data_seed, device)
     if not all(part.isfinite().all() for part in as_pair(sample)):
         failures.append(Diverged(f"run {_describe(first)}: the activations of {first.source!r} are not finite"))
-        return
-    trainees = [_Trainee(run, sample, device) for run in runs]
+        return []
+    record = Recorder()  # one for the group: its steps share the memory of their graphs
+    trainees = [_Trainee(run, sample, device, record) for run in runs]
     began = time.perf_counter()
     normalise = trainees[0].sae.normalise  # a group has one normalisation and one sample
     stream = first.source.batches(first.batch, first.tokens, first.data_seed, device)
@@ -293,10 +315,9 @@ def _train_together(runs: list[Run], device: str, failures: list[Diverged]) -> I
             except Diverged as failure:
                 failures.append(failure)
                 trainees.remove(trainee)
-    if device == "cuda":
-        torch.cuda.synchronize()
+    _synchronise(device)
     share = (time.perf_counter() - began) / len(runs)
-    yield from (trainee.finish(share) for trainee in trainees)
+    return [trainee.finish(share) for trainee in trainees]
 
 
 def _schedule(run: Run) -> Tensor:
@@ -346,8 +367,8 @@ def _geometric_marks(steps: int) -> list[int]:
 
 
 def _peak_gib(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
+    if _on_gpu(device):
+        return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if platform.system() == "Darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
@@ -356,10 +377,24 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _on_gpu(device: str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def _synchronise(device: str) -> None:
+    if _on_gpu(device):
+        torch.cuda.synchronize(device)
+
+
+def precision(device: str) -> str:
+    """What matrix products of training are made in on a device: bf16 or fp32. It is part of what a run gives."""
+    return "bf16" if _uses_bf16(device) else "fp32"
+
+
 @cache
 def _uses_bf16(device: str) -> bool:
     """Whether matrix products are made in bfloat16: where the hardware can (weights, sums and Adam stay float32)."""
-    if torch.device(device).type == "cuda":
+    if _on_gpu(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     with contextlib.suppress(AttributeError):  # private names, absent from some releases of torch
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -380,12 +415,11 @@ def _seconds_per_token(
     x = next(run.source.batches(batch, batch, seed=0, device=device))
     trainee = _Trainee(run, x, device)
     for last in (False, False, False, True):
-        if last and device == "cuda":
-            torch.cuda.synchronize()
+        if last:
+            _synchronise(device)
         began = time.perf_counter()
         trainee.step(x)
-    if device == "cuda":
-        torch.cuda.synchronize()
+    _synchronise(device)
     return (time.perf_counter() - began) / batch
 
 

@@ -56,6 +56,15 @@ def test_unreached_code_docstrings_and_comments_do_not(package, old, new):
     assert package(A, B) == package(A, B.replace(old, new))
 
 
+def test_a_module_changes_with_any_of_its_definitions_and_is_not_imported(package):
+    package(A, "import absent\n" + B)
+    first = fingerprints.module_fingerprint("toy.b")
+    package(A, "import absent\n" + B.replace("return 9", "return 8"))
+    assert fingerprints.module_fingerprint("toy.b") != first
+    with pytest.raises(ValueError, match="toy.*'toy.c'"):
+        fingerprints.module_fingerprint("toy.c")
+
+
 def test_a_row_depends_on_its_own_architecture_and_source_only():
     run = gao2024.frontier.frontier_runs("smoke")[0]
     for used, other in ((TopK, ReLU), (ReLU, TopK)):

@@ -122,6 +122,14 @@ def test_changed_code_makes_rows_stale_and_they_are_recomputed_on_request(monkey
     assert not table(study(1, 2), "cpu").stale.any() and len(table(study(1, 2), "cpu")) == 2
 
 
+def test_rows_of_a_gpu_are_stale_when_its_kernels_change(monkeypatch):
+    compute(study(1), "cpu", report=quiet)
+    [row] = read(study().path("cpu")).values()
+    assert row["kernels"] is None and not study().is_stale(Toy(1), row, committed=True)
+    assert study().is_stale(Toy(1), row | {"kernels": "f" * 12}, committed=True)
+    assert not study().is_stale(Toy(1), row | {"kernels": results._kernels()}, committed=True)
+
+
 def test_rows_of_another_subject_or_text_are_stale_on_the_machine_that_made_them():
     @dataclass(frozen=True)
     class Source:

@@ -1,5 +1,6 @@
 """A stored SAE is the trained one, is trained once, and is never mistaken for another."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -38,14 +39,29 @@ def test_stored_runs_come_first_and_only_new_ones_are_trained(monkeypatch):
 
 
 def test_another_run_or_other_code_has_another_folder(monkeypatch):
-    places = {store.folder(one) for one in (RUN, replace(RUN, seed=1), replace(RUN, data_seed=1))}
+    places = {store.folder(one, "cpu") for one in (RUN, replace(RUN, seed=1), replace(RUN, data_seed=1))}
     monkeypatch.setattr(store, "code_fingerprint", lambda *roots: "other")
-    assert len(places | {store.folder(RUN)}) == 4
+    assert len(places | {store.folder(RUN, "cpu")}) == 4
+
+
+def test_another_device_or_precision_has_another_folder(monkeypatch):
+    monkeypatch.setattr(train, "_uses_bf16", lambda device: True)
+    places = {store.folder(RUN, "cpu"), store.folder(RUN, "cuda")}
+    monkeypatch.setattr(train, "_uses_bf16", lambda device: False)
+    assert len(places | {store.folder(RUN, "cpu"), store.folder(RUN, "cuda")}) == 4
+
+
+def test_of_two_processes_that_train_the_same_run_the_first_to_finish_is_kept():
+    [one] = store.trained([RUN])
+    log = store.folder(RUN, "cpu") / "log.json"
+    before = log.read_bytes()
+    store._write(one._replace(log=one.log | {"seconds": -1.0}), "cpu")
+    assert log.read_bytes() == before and not list(log.parent.parent.glob("*.partial"))
 
 
 def test_a_damaged_file_is_named_and_an_interrupted_write_is_redone(folder):
-    place = store.folder(RUN)
-    (place.with_name(place.name + ".partial")).mkdir(parents=True)
+    place = store.folder(RUN, "cpu")
+    (place.with_name(f"{place.name}.{os.getpid()}.partial")).mkdir(parents=True)
     list(store.trained([RUN]))
     (place / "sae.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=place.name):

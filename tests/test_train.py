@@ -70,8 +70,19 @@ def test_the_moving_average_is_the_bias_corrected_mean_of_the_weights(monkeypatc
 def test_dead_latents_are_counted_in_tokens():
     stuck = replace(RUN, sparsity=1, d_sae=64, lr=1e-9, dead_after=64, options={"aux_coefficient": 0.0})
     alive = replace(RUN, sparsity=16, d_sae=16, dead_after=10**9)
-    assert next(train([stuck])).log["dead"] > 0.1
+    log = next(train([stuck])).log
+    assert log["dead"] > 0.1 and log["curve_dead"][-1] == pytest.approx(log["dead"], abs=1e-6)
+    assert len(log["curve_dead"]) == len(log["curve_tokens"])
     assert next(train([alive])).log["dead"] == 0
+
+
+@pytest.mark.parametrize("device, during", [("cuda:0", "high"), ("cpu", "highest")])
+def test_the_precision_of_products_is_that_of_training_only_while_training(device, during):
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(RuntimeError), training._tensor_cores(device):
+        assert torch.get_float32_matmul_precision() == during
+        raise RuntimeError
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_nan_activations_at_the_start_and_later_are_told_apart_from_divergence(monkeypatch):
