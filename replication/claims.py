@@ -140,11 +140,18 @@ def verdict(claim: Claim, rows: pd.DataFrame, preset: str, missing: int = 0) -> 
         interval=None if ours is None else interval,
         verdict=evidence.verdict,
         summary=evidence.summary,
-        subject=", ".join(sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique())),
+        subject=_subject(rows),
         preset=preset,
-        seeds=rows["seed"].nunique(),
+        seeds=len(rows[[column for column in ("seed", "data_seed") if column in rows]].drop_duplicates()),
         stale=bool(rows["stale"].any()),
     )
+
+
+def _subject(rows: pd.DataFrame) -> str:
+    """The language models behind a table, or that there is none."""
+    if "source" not in rows:
+        return "synthetic data"
+    return ", ".join(sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique()))
 
 
 def scorecard(claims: Sequence[Claim], preset: str, *, committed: bool = False) -> list[Verdict]:

@@ -43,11 +43,12 @@ def run(
     paper: Annotated[str | None, typer.Argument(help="a paper's key; all papers when left out")] = None,
     preset: Preset = "cpu",
     stale: Annotated[bool, typer.Option(help="also recompute rows whose code has changed")] = False,
+    own: Annotated[bool, typer.Option(help="also recompute rows that came with the repository, and stale ones")] = False,
 ) -> None:
     """Compute the missing rows of a preset. Interrupted, it goes on where it stopped."""
     with _one_line_errors():
         check_preset(preset)
-        computed = papers.run(paper, preset, recompute_stale=stale)
+        computed = papers.run(paper, preset, recompute="committed" if own else "stale" if stale else "")
         print(f"{computed} rows computed")
 
 
@@ -58,9 +59,10 @@ def status(preset: Preset = "cpu", as_json: Json = False) -> None:
         check_preset(preset)
         for study in papers.studies():
             found, todo = table(study, preset), missing(study, preset)
+            own = int(found.own.sum()) if len(found) else 0
             stale = int(found.stale.sum()) if len(found) else 0
             try:
-                seconds = round(estimate(todo), 1)
+                seconds = round(estimate(study, todo), 1)
             except (OSError, ValueError, RuntimeError):  # a subject from a hub that cannot be reached
                 seconds = None
             row = {
@@ -69,6 +71,7 @@ def status(preset: Preset = "cpu", as_json: Json = False) -> None:
                 "preset": preset,
                 "rows": len(study.runs(preset)),
                 "stored": len(found),
+                "own": own,
                 "stale": stale,
                 "missing": len(todo),
                 "seconds_to_compute": seconds,
@@ -76,7 +79,7 @@ def status(preset: Preset = "cpu", as_json: Json = False) -> None:
             }
             cost = "training time unknown here" if seconds is None else f"about {duration(seconds)} of training"
             text = (
-                f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, {stale} stale, "
+                f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, {own} of this machine, {stale} stale, "
                 f"{len(todo)} missing" + (f", {cost} on this {default_device()}" if todo else "")
             )
             print(json.dumps(row) if as_json else text)

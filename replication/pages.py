@@ -162,19 +162,23 @@ def provenance(rows: pd.DataFrame) -> HTML:
     """Where the rows of a page come from: commit, machine, versions, seeds, data, and what they cost."""
 
     def every(column: str) -> str:
-        return ", ".join(str(value) for value in sorted(rows[column].astype(str).unique()))
+        return ", ".join(sorted(rows[column].dropna().astype(str).unique())) if column in rows else ""
 
     known = {
-        "rows": f"{len(rows)}, of which stale: {int(rows.stale.sum())}",
+        "rows": f"{len(rows)}, of which of this machine: {int(rows.own.sum())}, stale: {int(rows.stale.sum())}",
         "preset; seeds": f"{every('preset')}; {every('seed')}",
+        "data seeds": every("data_seed"),
         "computed": f"{rows.date.min()} to {rows.date.max()}",
         "commit": every("commit") + (" with uncommitted changes" if rows.dirty.any() else ""),
-        "hardware": f"{every('device')}; matrix products in {every('precision')}",
+        "hardware": every("device"),
+        "matrix products in": every("precision"),
         "versions": f"torch {every('torch')}, Python {every('python')}",
-        "subject; corpus": f"{every('subject_fingerprint')}; {every('corpus_fingerprint')} (fingerprints)",
-        "training": f"{duration(rows.seconds.sum())} in all, peak memory {rows.peak_gib.max():.1f} GiB",
+        "subject (fingerprint)": every("subject_fingerprint"),
+        "corpus (fingerprint)": every("corpus_fingerprint"),
+        "computing": duration(rows.seconds.sum()) + " in all",
+        "peak memory": f"{rows.peak_gib.max():.1f} GiB" if "peak_gib" in rows else "",
     }
-    return facts(known)
+    return facts({name: value for name, value in known.items() if value})
 
 
 def facts(known: dict) -> HTML:
@@ -195,8 +199,9 @@ def stored_rows(preset: str) -> HTML:
                 "preset": preset,
                 "rows": len(study.runs(preset)),
                 "stored": len(found),
+                "of this machine": int(found.own.sum()) if len(found) else 0,
                 "stale": int(found.stale.sum()) if len(found) else 0,
-                "training time": duration(found.seconds.sum()) if len(found) else "–",
+                "computing time": duration(found.seconds.sum()) if len(found) else "–",
             }
         )
     return HTML(_scroll(pd.DataFrame(lines).to_html(index=False, border=0, classes="rows numbers")))

@@ -1,8 +1,9 @@
 """Run -> row. Stored rows are read, missing ones are computed and appended at once.
 
 A table is a JSON-lines file, one row per run, so that a diff shows what changed and a value keeps all its digits.
-`gpu` and `paper` rows are committed under data/results; `smoke` and `cpu` rows live in data/cache, and `replicate
-snapshot` copies them to data/results for the README's scorecard.
+`gpu` and `paper` rows are written to data/results, which is committed. `smoke` and `cpu` rows are written to data/cache;
+`replicate snapshot` copies those of `cpu` to data/results. What is read are both: a row of this machine stands in for the
+committed one, so that a reader finds the repository's rows and computes what has no row or what he asks for.
 """
 
 import hashlib
@@ -36,8 +37,9 @@ COMMITTED = ("gpu", "paper")
 class Study:
     """One grid of runs and what is measured on each: what a page draws from and claims read.
 
-    `grid(preset)` lists the runs, `measure(runs)` yields (run, measured columns) as each is done. Rows are kept per
-    paper: two studies that measure the same run in the same way share its row.
+    `grid(preset)` lists the runs, `measure(runs)` yields (run, measured columns) as each is done, `cost(run)` says how
+    many seconds a run takes on this machine. Rows are kept per paper: two studies that measure the same run in the same
+    way share its row.
     """
 
     paper: str
@@ -45,6 +47,7 @@ class Study:
     title: str
     grid: Callable[[str], list]
     measure: Callable[[list], Iterator[tuple[Any, dict]]]
+    cost: Callable[[Any], float] = train.estimate_seconds
 
     def runs(self, preset: str) -> list:
         """The runs of a preset, each once."""
@@ -68,9 +71,22 @@ class Study:
         return bool(source) and not committed and any(row.get(k) != v for k, v in source.fingerprints().items())
 
     def path(self, preset: str, committed: bool = False) -> Path:
-        """The table that holds a preset's rows; `committed`: the one in data/results whatever the preset."""
+        """The table that rows of a preset are written to; `committed`: the one in data/results whatever the preset."""
         folder = RESULTS if committed or preset in COMMITTED else CACHE / "results"
         return folder / f"{self.paper}.{preset}.jsonl"
+
+    def stored(self, preset: str, committed: bool = False) -> dict:
+        """Run -> its row, for the runs of a preset that have one, in the preset's order; each row says whether it is
+        `own`, of this machine, and whether it is `stale`. `committed`: rows of data/results alone."""
+        own = {} if committed or preset in COMMITTED else read(self.path(preset))
+        others = read(self.path(preset, committed=True))
+        found = {}
+        for run in self.runs(preset):
+            key = self.key(run)
+            if key in own or key in others:
+                row = own.get(key) or others[key]
+                found[run] = row | {"own": key in own, "stale": self.is_stale(run, row, committed=key not in own)}
+        return found
 
 
 def check_preset(preset: str) -> None:
@@ -114,37 +130,33 @@ def append(path: Path, row: dict) -> None:
         os.fsync(file.fileno())
 
 
-def missing(study: Study, preset: str, *, recompute_stale: bool = False) -> list:
-    """Runs of the preset without a stored row; with `recompute_stale` also those whose code has changed since."""
-    rows = read(study.path(preset))
-    committed = preset in COMMITTED
-    return [
-        run
-        for run in study.runs(preset)
-        if (row := rows.get(study.key(run))) is None or (recompute_stale and study.is_stale(run, row, committed))
-    ]
+def missing(study: Study, preset: str, *, recompute: str = "") -> list:
+    """Runs of the preset without a stored row; with `recompute` "stale" also those whose code has changed since, with
+    "committed" also those whose row is not of this machine."""
+    if recompute == "committed" and preset in COMMITTED:
+        raise ValueError(f"rows of the preset {preset!r} are all committed: remove those to be computed again")
+    again = {
+        "": lambda row: False,
+        "stale": lambda row: row["stale"],
+        "committed": lambda row: row["stale"] or not row["own"],
+    }[recompute]
+    rows = study.stored(preset)
+    return [run for run in study.runs(preset) if run not in rows or again(rows[run])]
 
 
 def table(study: Study, preset: str, *, committed: bool = False) -> pd.DataFrame:
     """The stored rows of a preset's runs, one line per run, in the preset's order; nothing is computed.
 
-    Columns: the fields of the run, what was measured, provenance, and `stale` (see `Study.is_stale`).
+    Columns: the fields of the run, what was measured, provenance, `own` and `stale` (see `Study.stored`).
     """
-    rows = read(study.path(preset, committed))
-    committed = committed or preset in COMMITTED
-    found = [
-        row | {"stale": study.is_stale(run, row, committed)}
-        for run in study.runs(preset)
-        if (row := rows.get(study.key(run))) is not None
-    ]
-    return pd.DataFrame(found)
+    return pd.DataFrame(list(study.stored(preset, committed).values()))
 
 
 def copy_rows(studies: Iterable[Study], preset: str) -> None:
     """Write the stored rows of these studies' runs, each once, to data/results: a commit-ready table per paper."""
     tables: dict[Path, dict[str, dict]] = {}
     for study in studies:
-        stored = read(study.path(preset))
+        stored = read(study.path(preset, committed=True)) | read(study.path(preset))
         kept = {key: stored[key] for key in map(study.key, study.runs(preset)) if key in stored}
         tables.setdefault(study.path(preset, committed=True), {}).update(kept)
     for path, rows in tables.items():
@@ -154,20 +166,18 @@ def copy_rows(studies: Iterable[Study], preset: str) -> None:
         partial.replace(path)
 
 
-def compute(
-    study: Study, preset: str, *, recompute_stale: bool = False, report: Callable[[str], None] | None = None
-) -> int:
+def compute(study: Study, preset: str, *, recompute: str = "", report: Callable[[str], None] | None = None) -> int:
     """Compute the missing rows of a preset one by one; says what it will cost first. Returns how many were computed.
 
     Interrupted, it keeps every row that was finished; called again, it goes on with the rest.
     """
     say = report or (lambda line: print(line, file=sys.stderr, flush=True))
-    todo = missing(study, preset, recompute_stale=recompute_stale)
+    todo = missing(study, preset, recompute=recompute)
     if not todo:
         return 0
     say(
         f"{study.paper} {study.name} ({preset}): {len(todo)} of {len(study.runs(preset))} rows to compute, "
-        f"about {duration(estimate(todo))} on this {train.default_device()}"
+        f"about {duration(estimate(study, todo))} on this {train.default_device()}"
     )
     began = time.perf_counter()
     for done, (run, measured) in enumerate(study.measure(todo), 1):
@@ -186,9 +196,9 @@ def rows(study: Study, preset: str) -> pd.DataFrame:
     return table(study, preset)
 
 
-def estimate(runs: Iterable) -> float:
-    """Seconds that training these runs takes on this machine (a few steps of each size are timed)."""
-    return sum(train.estimate_seconds(run) for run in runs)
+def estimate(study: Study, runs: Iterable) -> float:
+    """Seconds that these runs take on this machine (for training, a few steps of each size are timed)."""
+    return sum(study.cost(run) for run in runs)
 
 
 def row(study: Study, preset: str, run, measured: dict) -> dict:

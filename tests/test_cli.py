@@ -13,7 +13,7 @@ from replication.papers import gao2024, studies
 def empty_store(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(cli, "estimate", lambda runs: 2.0 * len(runs))
+    monkeypatch.setattr(cli, "estimate", lambda study, runs: 2.0 * len(runs))
     return tmp_path
 
 

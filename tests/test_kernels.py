@@ -66,6 +66,16 @@ def test_largest_equals_topk_where_numbers_are_positive(batch, n, k, dtype):
     torch.testing.assert_close(values.sort(descending=True).values.relu(), expected.relu(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("n, k", [(33, 1), (300, 17), (300, 299)])
+def test_both_routes_through_packed_integers_choose_the_same_latents(n, k, monkeypatch):
+    pre = torch.randn(64, n, generator=torch.Generator().manual_seed(n)).bfloat16()  # at 300, full of ties
+    chosen = []
+    for pays in (True, False):
+        monkeypatch.setattr(kernels, "_partition_pays", lambda pays=pays: pays)
+        chosen.append(kernels.largest(pre, k)[1].sort(dim=-1).values)
+    assert torch.equal(*chosen)
+
+
 def test_keep_largest_and_its_gradient():
     pre = torch.tensor([[1.0, -2.0, 3.0], [0.0, 5.0, 4.0]], requires_grad=True)
     kept = kernels.keep_largest(pre, 2)

@@ -40,7 +40,7 @@ def study(*xs, measure=measure, name="toy") -> Study:
 def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(results, "estimate", lambda runs: 0.0)
+    monkeypatch.setattr(results, "estimate", lambda study, runs: 0.0)
     DONE.clear()
     return tmp_path
 
@@ -118,7 +118,7 @@ def test_changed_code_makes_rows_stale_and_they_are_recomputed_on_request(monkey
     monkeypatch.setattr(Study, "code", lambda self, run: "f" * 12)
     assert table(study(1, 2), "cpu").stale.all()
     assert missing(study(1, 2), "cpu") == []
-    assert compute(study(1, 2), "cpu", recompute_stale=True, report=quiet) == 2
+    assert compute(study(1, 2), "cpu", recompute="stale", report=quiet) == 2
     assert not table(study(1, 2), "cpu").stale.any() and len(table(study(1, 2), "cpu")) == 2
 
 
@@ -160,6 +160,32 @@ def test_presets_have_their_places(folders):
     assert study().path("cpu", committed=True).parent == folders / "results"
     with pytest.raises(ValueError, match="smoke, cpu, gpu, paper.*'cpuu'"):
         study().runs("cpuu")
+
+
+def test_rows_that_came_with_the_repository_are_found_and_own_rows_stand_in_for_them():
+    compute(study(1, 2), "cpu", report=quiet)
+    results.copy_rows([study(1, 2)], "cpu")
+    study().path("cpu").unlink()
+    DONE.clear()
+    assert compute(study(1, 2, 3), "cpu", report=quiet) == 1 and DONE == [3]
+    found = table(study(1, 2, 3), "cpu")
+    assert found.y.tolist() == [1, 4, 9] and found.own.tolist() == [False, False, True]
+    assert len(table(study(1, 2, 3), "cpu", committed=True)) == 2
+    assert compute(study(1, 2, 3), "cpu", recompute="committed", report=quiet) == 2
+    assert table(study(1, 2, 3), "cpu").own.all()
+    results.copy_rows([study(1, 3)], "cpu")
+    assert table(study(1, 2, 3), "cpu", committed=True).y.tolist() == [1, 9]
+
+
+def test_rows_of_a_gpu_are_all_committed_and_cannot_be_asked_for_again():
+    with pytest.raises(ValueError, match="'gpu' are all committed"):
+        missing(study(1), "gpu", recompute="committed")
+
+
+def test_a_study_says_what_its_runs_cost(monkeypatch):
+    monkeypatch.undo()
+    costly = Study("paper", "toy", "A toy", lambda preset: [Toy(2), Toy(3)], measure, cost=lambda run: 10.0 * run.x)
+    assert results.estimate(costly, costly.runs("cpu")) == 50
 
 
 def test_the_cost_is_said_before_the_first_row():

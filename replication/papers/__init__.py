@@ -5,8 +5,8 @@ from types import ModuleType
 
 from replication.activations import LanguageModelActivations, harvest
 from replication.papers import gao2024
-from replication.results import Study, compute, duration, estimate, missing
-from replication.train import default_device
+from replication.results import Study, compute, duration, missing
+from replication.train import Run, default_device
 
 PAPERS: dict[str, ModuleType] = {gao2024.KEY: gao2024}
 
@@ -24,20 +24,22 @@ def studies(key: str | None = None) -> list[Study]:
     return [study for module in modules for study in module.STUDIES]
 
 
-def run(key: str | None, preset: str, *, recompute_stale: bool = False) -> int:
-    """Compute the missing rows of a preset, for one paper or all; returns how many were computed.
+def run(key: str | None, preset: str, *, recompute: str = "") -> int:
+    """Compute the missing rows of a preset, for one paper or all; returns how many were computed. `recompute` is as in
+    `results.missing`.
 
     The activations that any study needs are harvested first, so that each language model runs once over its corpus.
     """
-    todo = {study: missing(study, preset, recompute_stale=recompute_stale) for study in studies(key)}
-    runs = {one: None for runs in todo.values() for one in runs}
-    if not runs:
+    todo = {study: missing(study, preset, recompute=recompute) for study in studies(key)}
+    cost = {one: study.cost for study, runs in todo.items() for one in runs}  # a run that studies share is done once
+    if not cost:
         return 0
     print(
-        f"{len(runs)} runs to train, about {duration(estimate(runs))} on this {default_device()}, after the "
-        "activations that they read are harvested",
+        f"{len(cost)} runs to do, about {duration(sum(seconds(one) for one, seconds in cost.items()))} on this "
+        f"{default_device()}, after the activations that they read are harvested",
         file=sys.stderr,
         flush=True,
     )
-    harvest([one.source for one in runs if isinstance(one.source, LanguageModelActivations)])
-    return sum(compute(study, preset, recompute_stale=recompute_stale) for study in todo)
+    sources = [one.source for one in cost if isinstance(one, Run)]
+    harvest([source for source in sources if isinstance(source, LanguageModelActivations)])
+    return sum(compute(study, preset, recompute=recompute) for study in todo)
