@@ -104,11 +104,14 @@ def reachable(*roots: Callable) -> dict[tuple[str, str], str]:
     return found
 
 
+@cache
 def code_fingerprint(*roots: Callable) -> str:
-    """12 hexadecimal digits that change when a definition reachable from `roots` changes."""
+    """12 hexadecimal digits that change when a definition reachable from `roots` changes. A process has one version of
+    the code, and many rows that depend on it."""
     return _digest(sorted(reachable(*roots).items()))
 
 
+@cache
 def module_fingerprint(name: str) -> str:
     """12 hexadecimal digits that change when any definition of a module of this package changes. It is not imported:
     what it needs may not be installed here."""

@@ -1,9 +1,10 @@
 """Run -> row. Stored rows are read, missing ones are computed and appended at once.
 
 A table is a JSON-lines file, one row per run, so that a diff shows what changed and a value keeps all its digits.
-`gpu` and `paper` rows are written to data/results, which is committed. `smoke` and `cpu` rows are written to data/cache;
-`replicate snapshot` copies those of `cpu` to data/results. What is read are both: a row of this machine stands in for the
-committed one, so that a reader finds the repository's rows and computes what has no row or what he asks for.
+`gpu` and `paper` rows are written to data/results, which is committed. `smoke` and `cpu` rows are written to
+data/cache; `replicate snapshot` copies those of `cpu` to data/results. What is read are both: a row of this machine
+stands in for the committed one, so that readers find the repository's rows and compute what has none, or what they ask
+for.
 """
 
 import hashlib
@@ -27,8 +28,7 @@ from replication import train
 from replication.fingerprints import code_fingerprint, module_fingerprint, types_of
 from replication.paths import CACHE, RESULTS, ROOT
 
-_fingerprint = cache(code_fingerprint)  # a process has one version of the code, a table many rows that depend on it
-_kernels = cache(lambda: module_fingerprint("replication.triton_kernels"))
+TRITON = "replication.triton_kernels"  # the code of a GPU row that no name in the rest of the package leads to
 PRESETS = ("smoke", "cpu", "gpu", "paper")
 COMMITTED = ("gpu", "paper")
 
@@ -61,11 +61,11 @@ class Study:
     def code(self, run) -> str:
         """Fingerprint of the code that a row of `run` depends on."""
         used = train.dependencies(run) if isinstance(run, train.Run) else types_of(run)
-        return _fingerprint(self.measure, *used)
+        return code_fingerprint(self.measure, *used)
 
     def is_stale(self, run, row: dict, committed: bool) -> bool:
         """The code that made the row has changed, or, for rows of this machine, its language model or its text."""
-        if row["code"] != self.code(run) or row.get("kernels") not in (None, _kernels()):
+        if row["code"] != self.code(run) or row.get("kernels") not in (None, module_fingerprint(TRITON)):
             return True
         source = getattr(run, "source", None)
         return bool(source) and not committed and any(row.get(k) != v for k, v in source.fingerprints().items())
@@ -229,7 +229,7 @@ def machine() -> dict:
         "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain", "--", "replication")),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
-        "kernels": _kernels() if torch.cuda.is_available() else None,
+        "kernels": module_fingerprint(TRITON) if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": sys.version.split()[0],

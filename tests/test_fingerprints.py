@@ -8,6 +8,11 @@ from replication.papers import gao2024
 from replication.sae import ReLU, TopK
 
 
+def forget() -> None:
+    for remembered in (fingerprints._module, code_fingerprint, fingerprints.module_fingerprint):
+        remembered.cache_clear()
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package of two modules, and a function that rewrites a module and hashes `a.entry`."""
@@ -24,11 +29,11 @@ def package(tmp_path, monkeypatch):
     def fingerprint(a: str, b: str) -> str:
         (folder / "a.py").write_text(a)
         (folder / "b.py").write_text(b)
-        fingerprints._module.cache_clear()
+        forget()
         return code_fingerprint(entry)
 
     yield fingerprint
-    fingerprints._module.cache_clear()
+    forget()
 
 
 A = "from toy.b import helper\nfrom toy import b\n\ndef entry():\n    return helper() + b.SIZE\n"
