@@ -93,7 +93,9 @@ pages.table_of(
 # pattern, wildcards included: long patterns are copies of one place and rarely match again.
 #
 # The comparison at equal L0 interpolates ReLU between its runs, in the logarithms of recall or precision and of L0, as
-# {doc}`gao2024-frontier` does for the error, and never extrapolates.
+# {doc}`gao2024-frontier` does for the error, and never extrapolates. A TopK run whose L0 lies, in any seed, outside the
+# range of ReLU is compared with nothing, and neither its latents nor those of ReLU runs far from every TopK run count
+# towards the 200 that C27 asks for.
 #
 # ## More latents, fewer active ones
 #
@@ -115,9 +117,10 @@ HTML(figures.worked_examples(rows))
 # ## What explanations are worth to the language model
 #
 # If patterns said all there is to know about the latents, the latents could be replaced by them. Every latent is
-# explained and simulated from tokens alone. A simulated activation $s$ is multiplied by
-# $\mathbb E[s\,a]/\mathbb E[s^2]$, the factor that brings it nearest to the true activation $a$ on other training text,
-# the decoder turns all of them into a reconstruction, and the language model goes on from there.
+# explained (small presets use fewer places for it, see the end of the page) and simulated from tokens alone. A simulated
+# activation $s$ is multiplied by $\mathbb E[s\,a]/\mathbb E[s^2]$, the factor that brings it nearest to the true
+# activation $a$ on other training text, the decoder turns all of them into a reconstruction, and the language model goes
+# on from there.
 
 # %% tags=["remove-cell"]
 simulated = pages.rows_of(explanations.SIMULATION, preset, "gao2024-simulated-latents")

@@ -27,7 +27,7 @@ from replication import language_models
 from replication.corpora import Corpus, PythonSource, TokenFile
 from replication.fingerprints import code_fingerprint
 from replication.paths import CACHE
-from replication.shapes import Float, Tensor
+from replication.shapes import Float, Int, Tensor
 
 SHARD_ROWS = 2**17
 HARVEST_TOKENS = 8192  # tokens per forward pass
@@ -382,10 +382,16 @@ def _harvest_together(sources: list[LanguageModelActivations], device: str) -> N
 
 
 def _choose_blocks(blocks: np.ndarray, tokens: int, source: LanguageModelActivations, shuffle: bool) -> np.ndarray:
-    """The blocks that give `tokens` activations (or all there are), in a seeded random or in the text's order."""
+    """The blocks that give `tokens` activations (or all there are), in a seeded random order or `spread` over the text:
+    consecutive ones would come from a few files."""
     count = min(len(blocks), -(-tokens // (source.context - source.skip_first)))
-    order = np.random.default_rng(0).permutation(len(blocks))[:count] if shuffle else np.arange(count)
+    order = np.random.default_rng(0).permutation(len(blocks))[:count] if shuffle else spread(len(blocks), count)
     return blocks[order]
+
+
+def spread(total: int, count: int) -> Int[np.ndarray, " count"]:
+    """`count` different numbers below `total`, evenly spaced from the first to the last; all where there are fewer."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def _shards(

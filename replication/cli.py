@@ -43,7 +43,7 @@ def run(
     paper: Annotated[str | None, typer.Argument(help="a paper's key; all papers when left out")] = None,
     preset: Preset = "cpu",
     stale: Annotated[bool, typer.Option(help="also recompute rows whose code has changed")] = False,
-    own: Annotated[bool, typer.Option(help="also recompute rows that came with the repository, and stale ones")] = False,
+    own: Annotated[bool, typer.Option(help="also recompute rows that came with the repository, or are stale")] = False,
 ) -> None:
     """Compute the missing rows of a preset. Interrupted, it goes on where it stopped."""
     with _one_line_errors():
@@ -79,8 +79,9 @@ def status(preset: Preset = "cpu", as_json: Json = False) -> None:
             }
             cost = "training time unknown here" if seconds is None else f"about {duration(seconds)} of training"
             text = (
-                f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, {own} of this machine, {stale} stale, "
-                f"{len(todo)} missing" + (f", {cost} on this {default_device()}" if todo else "")
+                f"{study.paper:12} {study.name:16} {preset}: {len(found)} of {row['rows']} rows stored, "
+                f"{own} of this machine, {stale} stale, {len(todo)} missing"
+                + (f", {cost} on this {default_device()}" if todo else "")
             )
             print(json.dumps(row) if as_json else text)
 

@@ -99,7 +99,7 @@ def test_effects_are_those_of_a_plain_forward_pass():
         effect = model.logits(tokens, {SOURCE.hook: lambda _: changed}) - model.logits(tokens)
     assert effect[0, :at].abs().max() < 1e-4  # nothing before the place changes
     expected = [effect_sparsity(effect[:, at : at + span]).item() for span in (SPAN, 1)]
-    found = ablation._sparsity(SOURCE, places, places.activations, torch.tensor([number]), taken)
+    found = ablation._sparsity(SOURCE, places, torch.tensor([number]), taken)
     assert found == pytest.approx(expected, rel=1e-3)
 
 
@@ -109,7 +109,16 @@ def test_places_leave_room_for_an_effect_and_avoid_the_first_token():
     assert (places.at.diff() >= 0).all() and len(places.tokens.unique(dim=0)) == len(places.tokens) == 16
 
 
+def test_logits_follow_from_the_activations_at_all_positions():
+    model, places = subject(SOURCE), ablation._places(SOURCE, 0, 8, "cpu")
+    rows, span = torch.arange(8)[:, None], places.at[:, None] + torch.arange(SPAN)
+    torch.testing.assert_close(places.logits, model.logits(places.tokens)[rows, span], rtol=1e-4, atol=1e-4)
+    zero = ablation._with(SOURCE, places, torch.zeros_like(places.activations))
+    expected = model.logits(places.tokens, {SOURCE.hook: torch.zeros_like})[rows, span]
+    torch.testing.assert_close(zero.logits, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_nothing_to_take_away_is_an_error():
     places = ablation._places(SOURCE, 0, 8, "cpu")
     with pytest.raises(ValueError, match="no latent is active"):
-        ablation._sparsity(SOURCE, places, places.activations, torch.empty(0, dtype=torch.long), torch.empty(0, 64))
+        ablation._sparsity(SOURCE, places, torch.empty(0, dtype=torch.long), torch.empty(0, 64))

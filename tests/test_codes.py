@@ -9,9 +9,11 @@ from replication.evaluate.codes import (
     TOLERANCE,
     keep_above,
     keep_largest,
+    largest_reconstructions,
     nonnegative_fit,
     optimality_gap,
     patch,
+    positives,
     reconstructions,
     refine,
     thresholds,
@@ -113,6 +115,25 @@ def test_reconstructions_in_chunks_are_those_of_the_whole(monkeypatch):
         assert l0 == expected_l0
     torch.testing.assert_close(whole[0][0], sae(ACTIVATIONS).recon.detach())
     assert whole[0][1] == sae.encode(ACTIVATIONS).count_nonzero() / 40
+
+
+def test_reconstructions_from_one_sort_are_those_of_each_rule(monkeypatch):
+    sae, ks = drawn(TopK, 4), [1, 4, 4, 9, 24]  # 24: more than are positive
+    monkeypatch.setattr("replication.evaluate.codes.LATENTS_AT_ONCE", 7 * 24)
+    each = reconstructions(sae, ACTIVATIONS, [lambda pre, k=k: keep_largest(pre, k) for k in ks])
+    for (recon, l0), (expected, expected_l0) in zip(largest_reconstructions(sae, ACTIVATIONS, ks), each, strict=True):
+        torch.testing.assert_close(recon, expected.detach(), atol=1e-5, rtol=1e-5)
+        assert l0 == expected_l0
+    with pytest.raises(ValueError, match="ks must ascend"):
+        largest_reconstructions(sae, ACTIVATIONS, [4, 1])
+
+
+def test_no_rule_makes_more_latents_active_than_are_positive():
+    sae = drawn(TopK, 4)
+    count = positives(sae, ACTIVATIONS)
+    assert count.tolist() == (sae.pre(ACTIVATIONS) > 0).sum(-1).tolist()
+    kept = keep_largest(sae.pre(ACTIVATIONS), 13).count_nonzero(-1)
+    assert kept.tolist() == count.clamp(max=13).tolist() and (kept < 13).any()
 
 
 def test_a_patch_of_the_own_code_is_the_autoencoder_downstream():

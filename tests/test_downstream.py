@@ -1,9 +1,18 @@
 """Downstream loss: exact where the answer is known."""
 
+import numpy as np
 import pytest
 import torch
 
-from replication.evaluate.downstream import compute_share, downstream, heldout_blocks, subject, training_curve
+from replication.activations import spread
+from replication.evaluate.downstream import (
+    compute_share,
+    downstream,
+    heldout_blocks,
+    logits_at,
+    subject,
+    training_curve,
+)
 from replication.language_models import embedded
 from replication.papers.gao2024.grid import SOURCES
 
@@ -21,6 +30,18 @@ def test_the_identity_costs_nothing_and_zero_is_the_reference():
     assert kept["ce"] == pytest.approx(model.loss(heldout_blocks(SOURCE, 8)).mean().item(), abs=1e-4)
 
 
+def test_kl_by_hand():
+    """From the reconstructed to the clean predictions: E sum_v p ln(p / q), at all positions but the last."""
+    model, tokens = subject(SOURCE), heldout_blocks(SOURCE, 8)
+    clean = model.logits(tokens).log_softmax(-1)
+    other = model.logits(tokens, {SOURCE.hook: lambda x: 0.5 * x}).log_softmax(-1)
+    found = downstream(SOURCE, lambda x: 0.5 * x, blocks=8)
+    expected = (clean.exp() * (clean - other)).sum(-1)[:, :-1].mean()
+    assert found["kl"] == pytest.approx(expected.item(), rel=1e-4)
+    loss = model.loss(tokens, {SOURCE.hook: lambda x: 0.5 * x}).mean() - model.loss(tokens).mean()
+    assert found["delta_ce"] == pytest.approx(loss.item(), abs=1e-4)
+
+
 def test_the_mean_control_is_the_mean_over_the_same_tokens():
     model, tokens = subject(SOURCE), heldout_blocks(SOURCE, 8)
     mean = model.activations(tokens, [SOURCE.hook])[SOURCE.hook].flatten(0, 1).mean(0)
@@ -31,6 +52,28 @@ def test_the_mean_control_is_the_mean_over_the_same_tokens():
 def test_reconstructions_are_measured_on_tokens_that_the_source_holds_out():
     held = SOURCE.heldout_tokens // SOURCE.context
     assert len(heldout_blocks(SOURCE, 8)) == 8 and len(heldout_blocks(SOURCE, 10**6)) == held
+
+
+def test_numbers_are_spread_from_the_first_to_the_last():
+    assert spread(101, 5).tolist() == [0, 25, 50, 75, 100]
+    assert spread(3, 9).tolist() == [0, 1, 2] and spread(7, 1).tolist() == [0]
+    assert all(len(set(spread(n, m).tolist())) == min(n, m) for n in range(1, 40) for m in range(1, 40))
+
+
+def test_blocks_come_from_all_of_the_held_out_text():
+    text = SOURCE.corpus.build(subject(SOURCE).tokenizer).blocks("heldout", SOURCE.context)
+    chosen = heldout_blocks(SOURCE, 3).numpy()
+    np.testing.assert_array_equal(chosen, text[[0, round((len(text) - 1) / 2), len(text) - 1]])
+
+
+def test_logits_at_some_positions_are_those_of_the_whole_pass():
+    model, tokens = subject(SOURCE), heldout_blocks(SOURCE, 3)
+    at = torch.tensor([[0, 5], [63, 62], [7, 7]])
+    patch = {SOURCE.hook: lambda x: 2 * x}
+    for patches in (None, patch):
+        whole = model.logits(tokens, patches)[torch.arange(3)[:, None], at]
+        torch.testing.assert_close(logits_at(model, tokens, at, patches), whole, rtol=1e-4, atol=1e-4)
+    assert model.logits(tokens).shape == (3, 64, model.d_vocab)  # nothing is left behind in the model
 
 
 CURVE = [(10, 5.0), (20, 4.0), (40, 3.5), (80, 3.0)]

@@ -207,6 +207,8 @@ def test_examples_are_places_of_activity(sae):
     drawn = n2g.examples(active, text.tokens, [3, 5], np.random.default_rng(0))
     counts = np.minimum(np.diff(active.indptr)[[3, 5]], n2g.EXAMPLES)
     assert np.bincount(drawn.latent.numpy(), minlength=6)[[3, 5]].tolist() == counts.tolist()
+    fewer = n2g.examples(active, text.tokens, [3, 5], np.random.default_rng(0), count=2)
+    assert fewer.latent.tolist() == [3, 3, 5, 5]
     again = n2g.latent_of(sae, SOURCE)(drawn.tokens[:1, : drawn.end[0] + 1], drawn.latent[:1])
     assert again.item() == pytest.approx(drawn.value[0].item(), abs=1e-5)
 

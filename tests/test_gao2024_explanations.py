@@ -82,6 +82,45 @@ def test_c27_is_void_without_matched_relu_runs():
     assert page.topk_is_caught_better(rows.assign(latents=33)).verdict == "void"  # 33 x 3 lambdas x 2 sizes < 200
 
 
+def test_c27_counts_latents_of_matched_runs_alone():
+    """TopK at L0 = 4, 8 and 16 lies inside ReLU's 3 to 20; ReLU at 50 is next to none of them."""
+    cells = [("topk", 4, 4, 1), ("topk", 8, 8, 10), ("topk", 16, 16, 100), ("topk", 64, 64, 1000)]
+    cells += [("relu", 0.5, 3, 1), ("relu", 0.2, 7, 10), ("relu", 0.1, 20, 100), ("relu", 0.01, 50, 1000)]
+    cells += [("relu", 0.3, 5, 10000)]  # collapsed
+    rows = pd.DataFrame(
+        [
+            {"seed": seed, "d_sae": 256, "architecture": name, "sparsity": float(dial), "l0": float(l0)}
+            | {"n2g_recall": 0.4, "n2g_precision": 0.6, "latents": latents, "options": "()"}
+            | {"dead": 0.9 if latents == 10000 else 0.0}
+            for seed in range(3)
+            for name, dial, l0, latents in cells
+        ]
+    )
+    matched = page.matched_ratios(rows)
+    assert sorted(matched.k.unique()) == [4, 8, 16]
+    found = page.matched_latents(rows, matched)
+    assert found["topk"].tolist() == found["relu"].tolist() == [111] * 3
+    evidence = page.topk_is_caught_better(rows)  # 1,111 latents of either were explained
+    assert evidence.verdict == "void" and "only 111 latents" in evidence.summary
+
+
+def test_c27_compares_where_every_seed_is_matched():
+    rows = explained_table()
+    missing = (rows.architecture == "relu") & (rows.seed == 2) & (rows.l0 == 20)
+    assert set(page.matched_ratios(rows[~missing]).k) == {4}  # k = 8 and 16 have lost their neighbour in one seed
+    assert page.topk_is_caught_better(rows[~missing]).verdict == "void"
+    nothing = rows[rows.architecture == "topk"]
+    assert page.matched_ratios(nothing).empty and page.topk_is_caught_better(nothing).verdict == "void"
+
+
+def test_trends_are_read_where_every_seed_has_enough_latents():
+    rows = explained_table(noise=0)
+    few = (rows.seed == 0) & (rows.sparsity == 16)
+    rows.loc[few, "latents_sparse"] = 2
+    rows.loc[rows.sparsity == 16, "n2g_f1_sparse"] = 0.9  # of no seed does this count
+    assert page.f1_trends(rows).k.tolist() == pytest.approx([-0.03] * 3)
+
+
 def test_trends_are_the_slopes_per_doubling():
     trends = page.f1_trends(explained_table(noise=0))
     assert trends.n.tolist() == pytest.approx([0.05] * 3) and trends.k.tolist() == pytest.approx([-0.03] * 3)
@@ -109,6 +148,7 @@ def test_c28_leaves_out_runs_with_few_sparse_latents_and_is_void_where_most_are(
 def test_c29():
     evidence = page.simulation_beats_bigrams(simulated_table())
     assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(0.49)
+    assert "by 2.00 with those of untrained autoencoders" in evidence.summary
     assert page.simulation_beats_bigrams(simulated_table(ours=2.0)).verdict == "not replicated"
     assert page.simulation_beats_bigrams(simulated_table(worse=0.6)).verdict == "partly"  # one dictionary is worse
     assert page.simulation_beats_bigrams(simulated_table(sae=1.6)).verdict == "void"

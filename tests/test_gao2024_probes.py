@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from replication.claims import NoEvidence
+from replication.evaluate.reconstruction import passed
 from replication.papers.gao2024 import probes
 from replication.papers.gao2024.scaling import scaling_runs
+from replication.results import Study
 from replication.sae import TopK
 
 
-def probe_table(slope: float = -0.01, best: float = 8, tasks: int = 12, wiggle: float = 0.0) -> pd.DataFrame:
+def probe_table(
+    slope: float = -0.01, best: float = 8, tasks: int = 12, wiggle: float = 0.0, untrained: float = 0.65
+) -> pd.DataFrame:
     """Loss 0.6 + slope per doubling of n, and 0.02 more per doubling of k away from `best`."""
     noise = np.random.default_rng(0)
     rows = []
@@ -29,7 +33,8 @@ def probe_table(slope: float = -0.01, best: float = 8, tasks: int = 12, wiggle: 
                         "probe_loss": loss,
                         "probe_loss_train": loss - 0.02,
                     }
-                    | {"probe_loss_untrained": 0.65 - 0.001 * n, "probe_loss_channels": 0.66}
+                    | {"probe_loss_untrained": untrained - 1e-5 * n, "probe_loss_channels": 0.66}
+                    | {"labelled_fingerprint": "f" * 16}
                     | {"tasks": [f"t{i}" for i in range(tasks)]}
                     | lists
                 )
@@ -39,7 +44,8 @@ def probe_table(slope: float = -0.01, best: float = 8, tasks: int = 12, wiggle: 
 def test_c26_reads_rank_and_middle():
     evidence = probes.probes_improve(probe_table())
     assert (evidence.verdict, evidence.ours) == ("replicated", -1)
-    assert "of the inner k, 8 has" in evidence.summary and "12 tasks" in evidence.summary
+    assert "of the inner k, 8 does best on the other seeds" in evidence.summary and "12 tasks" in evidence.summary
+    assert "that of untrained dictionaries -1.00" in evidence.summary
 
 
 def test_c26_other_verdicts():
@@ -47,6 +53,35 @@ def test_c26_other_verdicts():
     assert probes.probes_improve(probe_table(slope=0.01)).verdict == "partly"  # the middle is best, more latents harm
     assert probes.probes_improve(probe_table(slope=0.01, best=4)).verdict == "not replicated"
     assert probes.probes_improve(probe_table(tasks=9)).verdict == "void"
+
+
+def test_c26_is_no_more_than_partly_met_where_directions_before_training_do_as_well():
+    """At n = 512 the first seed has losses of 0.53, 0.51 and 0.53."""
+    assert probes.gain_at_largest(probe_table())[0] == pytest.approx(0.65 - 0.00512 - (0.53 + 0.51 + 0.53) / 3)
+    assert probes.probes_improve(probe_table(untrained=0.5)).verdict == "partly"
+    wrong = probe_table(slope=0.01, best=4, untrained=0.9)  # a gain of training rescues nothing
+    assert probes.probes_improve(wrong).verdict == "not replicated"
+
+
+def test_c26_wants_one_labelled_text():
+    table = probe_table()
+    table.loc[0, "labelled_fingerprint"] = "other"
+    for rows in (table, probe_table().drop(columns="labelled_fingerprint"), table.replace("other", None)):
+        with pytest.raises(NoEvidence, match="one labelled text"):
+            probes.probes_improve(rows)
+
+
+def test_another_labelled_text_makes_rows_of_this_machine_stale(monkeypatch):
+    monkeypatch.setattr(Study, "is_stale", lambda self, run, row, committed: row["code"] != "same")
+    monkeypatch.setattr(probes, "labelled_fingerprint", lambda source: "new")
+    run = scaling_runs("smoke")[0]
+
+    def stale(code: str, text: str, committed: bool = False) -> bool:
+        return probes.PROBES.is_stale(run, {"code": code, "labelled_fingerprint": text}, committed)
+
+    assert stale("same", "old") and stale("changed", "new") and not stale("same", "new")
+    assert not stale("same", "old", committed=True)  # as for the source's own text
+    assert probes.PROBES.is_stale(run, {"code": "same"}, False)
 
 
 def test_c26_needs_enough_sizes_and_settings():
@@ -73,13 +108,20 @@ def test_by_k_is_the_mean_over_complete_sizes():
 
 def test_interior_minimum_by_hand():
     dip = pd.DataFrame([[3.0, 1, 2], [3.1, 1, 2], [3.2, 1, 2.1]], columns=[1, 2, 4])
-    assert probes.interior_minimum(dip) == ("replicated", 2)
+    assert probes.interior_minimum(dip) == ("replicated", [2])
     falling = pd.DataFrame([[3.0, 2, 1], [3.1, 2, 1], [3.2, 2, 1.1]], columns=[1, 2, 4])
     assert probes.interior_minimum(falling)[0] == "not replicated"  # it never turns
     unclear = pd.DataFrame([[3.0, 2, 2.2], [3.1, 2, 1.9], [3.2, 2, 2.1]], columns=[1, 2, 4])
     assert probes.interior_minimum(unclear)[0] == "partly"
     flat = pd.DataFrame([[3.0, 2, 1.8], [3.1, 2, 2.1], [3.2, 2, 1.9]], columns=[1, 2, 4])
     assert probes.interior_minimum(flat)[0] == "void"
+
+
+def test_interior_minimum_is_not_fooled_by_choosing_the_best_of_noise():
+    """Every seed has its own dip among the inner columns: each seed's lowest value is below both ends, by chance."""
+    noise = pd.DataFrame([[0.0, -2, 1, 1, 0], [0, 1, -2, 1, 0], [0, 1, 1, -2, 0]], columns=[1, 2, 4, 8, 16])
+    assert (noise.iloc[:, 1:-1].min(axis=1) < noise[1]).all()
+    assert probes.interior_minimum(noise) == ("not replicated", [2, 4])
 
 
 def test_tasks_of_best_are_those_of_the_largest_dictionary_and_its_best_k():
@@ -121,6 +163,7 @@ def test_c30_other_verdicts():
 def test_c31_needs_a_minimum_inside():
     evidence = probes.sparsity_reverses(effects_table())
     assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(16 / 128)
+    assert "of the inner k, 16 has the sparsest" in evidence.summary and "before training: void" in evidence.summary
     assert probes.sparsity_reverses(effects_table(dip=128)).verdict == "not replicated"  # k = 128 is outside 0.7 d
     falling = effects_table().assign(effect_reconstruction=lambda rows: 1 / rows.sparsity)
     assert probes.sparsity_reverses(falling).verdict == "partly"  # it holds under one of the conventions
@@ -129,6 +172,7 @@ def test_c31_needs_a_minimum_inside():
 def test_c32_measures_the_jump_over_the_trend():
     evidence = probes.solutions_turn_dense(effects_table(jump=1.6))
     assert evidence.verdict == "replicated" and evidence.ours == pytest.approx(np.log(1.6), abs=1e-6)
+    assert "1.60 at k = 64, 1.60 at k = 89, 1.60 at k = 128, before training 1.00;" in evidence.summary
 
 
 def test_c32_other_verdicts():
@@ -147,10 +191,12 @@ def test_a_prediction_is_no_density_above_1():
 
 
 def test_densities_sum_to_l0_and_the_densest_are_averaged():
-    sae = TopK(8, 32, 4, generator=torch.Generator().manual_seed(0))
+    sae = TopK(8, 32, 4, generator=torch.Generator().manual_seed(0)).eval()
     x = torch.randn(100, 8, generator=torch.Generator().manual_seed(1))
-    density = probes.densities(sae, x)
-    assert density.sum().item() == pytest.approx((sae.encode(x) != 0).sum(1).float().mean().item())
+    recon, active, density = passed(sae, x)
+    assert density.sum().item() == pytest.approx(active.float().mean().item())
+    torch.testing.assert_close(density, (sae.encode(x) != 0).float().mean(0))
+    torch.testing.assert_close(recon, sae(x).recon.detach())
     assert probes.densest(torch.tensor([0.1, 0.5, 0.3, 0.0]), 2) == pytest.approx(0.4)
     assert probes.densest(torch.tensor([0.2, 0.4]), 5) == pytest.approx(0.3)
 

@@ -1,6 +1,7 @@
 """Probes: by hand, against scikit-learn, and labels that stand where the tokens are."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from replication.corpora import TokenFile
+from replication.corpora import HubDataset, PythonSource, TokenFile
 from replication.evaluate import probes
 from replication.evaluate.downstream import subject
 from replication.papers.gao2024.grid import SOURCES
@@ -150,6 +151,12 @@ def test_labels_stand_at_their_tokens():
     assert probes.has_enough(data.labels, data.train).all() and len(data.tasks) == data.labels.shape[1] >= 10
 
 
+def test_the_labelled_text_is_named_also_where_it_is_not_the_sources_own():
+    assert probes.labelled_fingerprint(SOURCE) == SOURCE.fingerprints()["corpus_fingerprint"]
+    other = replace(SOURCE, corpus=HubDataset("owner/name", revision="main"))
+    assert probes._labelled_text(other) == PythonSource() and probes._labelled_text(SOURCE) == SOURCE.corpus
+
+
 class Text(TokenFile):
     """Held-out documents in memory."""
 
@@ -180,3 +187,11 @@ def test_no_window_holds_two_files_and_no_file_is_in_both_halves():
     assert sorted(set(alone.tolist())) == [False, True]
     with pytest.raises(ValueError, match="no held-out Python file"):
         probes.windows(text_of(documents[1]), model.tokenizer, 16)
+
+
+def test_files_are_evenly_spaced_among_all(monkeypatch):
+    monkeypatch.setattr(probes, "DOCUMENTS", 3)
+    tokenizer = subject(SOURCE).tokenizer
+    text = text_of(*(tokenizer.encode(f"{letter} = 1\n" * 20).ids for letter in "abcde"))
+    tokens, *_ = probes.windows(text, tokenizer, 16)
+    assert {letter for row in tokens for letter in tokenizer.decode(row.tolist()) if letter in "abcde"} == set("ace")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from replication.activations import LanguageModelActivations
-from replication.evaluate.downstream import heldout_blocks, subject
+from replication.evaluate.downstream import heldout_blocks, logits_at, subject
 from replication.sae import SAE
 from replication.shapes import Float, Int, Tensor
 
@@ -31,6 +31,8 @@ class Places(NamedTuple):
     """(places,) position; SPAN - 1 more follow in the block."""
     activations: Tensor
     """(places, context, d) at the source's hook, as the language model has them."""
+    logits: Tensor
+    """(places, SPAN, d_vocab) at the SPAN positions from `at` on, with nothing taken away."""
 
 
 def effect_sparsity(effect: Float[Tensor, "n span d_vocab"]) -> Float[Tensor, " n"]:
@@ -68,10 +70,10 @@ def ablation_sparsity(
     rebuilt = sae.reconstruct(places.activations.flatten(0, 1)).view_as(places.activations).detach()
     random = _active(untrained, places, per_position, generator)
     found = {
-        "residual": _sparsity(source, places, places.activations, place, taken),
-        "reconstruction": _sparsity(source, places, rebuilt, place, taken),
+        "residual": _sparsity(source, places, place, taken),
+        "reconstruction": _sparsity(source, _with(source, places, rebuilt), place, taken),
         "channels": _channels(source, seed, positions, per_position, device),
-        "untrained": _sparsity(source, places, places.activations, random[0], _share(untrained, places, *random)),
+        "untrained": _sparsity(source, places, random[0], _share(untrained, places, *random)),
     }
     return {f"effect_{name}{suffix}": pair[i] for i, suffix in enumerate(("", "_here")) for name, pair in found.items()}
 
@@ -86,7 +88,15 @@ def _places(source: LanguageModelActivations, seed: int, positions: int, device:
     tokens = blocks[torch.randperm(len(blocks), generator=generator)[:positions]]
     at = torch.randint(1, source.context - SPAN + 1, (len(tokens),), generator=generator).sort().values
     found = subject(source, device).activations(tokens, [source.hook])[source.hook]
-    return Places(tokens, at, found)
+    return _with(source, Places(tokens, at, found, found), found)
+
+
+def _with(source: LanguageModelActivations, places: Places, base: Float[Tensor, "places pos d"]) -> Places:
+    """The same places with other activations, and the logits that follow from them."""
+    every = torch.arange(len(base)).split(AT_ONCE)
+    return places._replace(
+        activations=base, logits=torch.cat([_logits(source, places, part, base[part]) for part in every])
+    )
 
 
 @lru_cache(maxsize=4)
@@ -100,7 +110,7 @@ def _channels(
     channel = torch.randint(width, (len(place),), generator=torch.Generator().manual_seed(seed))
     here = places.activations[place, places.at[place]]
     taken = here * torch.nn.functional.one_hot(channel, width).to(here)
-    return _sparsity(source, places, places.activations, place, taken)
+    return _sparsity(source, places, place, taken)
 
 
 @torch.no_grad()
@@ -127,24 +137,18 @@ def _share(sae: SAE, places: Places, place: Int[Tensor, " n"], latent: Int[Tenso
 
 
 def _sparsity(
-    source: LanguageModelActivations,
-    places: Places,
-    base: Float[Tensor, "places pos d"],
-    place: Int[Tensor, " n"],
-    taken: Float[Tensor, "n d"],
+    source: LanguageModelActivations, places: Places, place: Int[Tensor, " n"], taken: Float[Tensor, "n d"]
 ) -> tuple[float, float]:
     """Mean sparsity, over SPAN positions and over the first alone, of the effects of subtracting each row of `taken`
-    from `base` at its place."""
+    from the activation at its place."""
     if not len(place):
         raise ValueError("no latent is active at any of the positions: there is no effect to measure")
-    every = torch.arange(len(base))
-    reference = torch.cat([_logits(source, places, part, base[part]) for part in every.split(AT_ONCE)])
     found = []
     for rows in torch.arange(len(place)).split(AT_ONCE):
         part = place[rows]
-        changed = base[part]
+        changed = places.activations[part]
         changed[torch.arange(len(part)), places.at[part]] -= taken[rows.to(taken.device)]
-        effect = _logits(source, places, part, changed) - reference[part]
+        effect = _logits(source, places, part, changed) - places.logits[part]
         found.append(torch.stack([effect_sparsity(effect), effect_sparsity(effect[:, :1])]))
     return tuple(torch.cat(found, dim=1).mean(1).tolist())
 
@@ -157,5 +161,5 @@ def _logits(
     at = places.at[place]
     end = int(at.max()) + SPAN  # nothing behind the last of them is asked for
     model = subject(source, str(activations.device))
-    logits = model.logits(places.tokens[place, :end], {source.hook: lambda _: activations[:, :end]})
-    return logits[torch.arange(len(at))[:, None], at[:, None] + torch.arange(SPAN)]
+    patch = {source.hook: lambda _: activations[:, :end]}
+    return logits_at(model, places.tokens[place, :end], at[:, None] + torch.arange(SPAN), patch)

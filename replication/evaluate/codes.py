@@ -5,11 +5,13 @@ their positive pre-activations: TopK, Multi-TopK and ReLU.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
+from torch.nn.functional import embedding_bag
 
 from replication.sae import SAE
-from replication.shapes import Bool, Float, Tensor
+from replication.shapes import Bool, Float, Int, Tensor
 
 TOLERANCE = 1e-6  # a refit whose optimality gap is larger is no refit
 RIDGE = 1e-10  # makes more active latents than dimensions solvable; far below what TOLERANCE notices
@@ -101,15 +103,22 @@ def keep_above(pre: Float[Tensor, "n d_sae"], threshold: float) -> Float[Tensor,
 
 
 @torch.no_grad()
+def positives(sae: SAE, x: Float[Tensor, "n d_in"]) -> Int[Tensor, " n"]:
+    """Number of positive pre-activations of each token: no rule makes more latents active."""
+    return torch.cat([(sae.pre(part) > 0).sum(-1) for part in x.split(max(LATENTS_AT_ONCE // sae.d_sae, 1))])
+
+
+@torch.no_grad()
 def thresholds(sae: SAE, x: Float[Tensor, "n d_in"], l0: Sequence[float]) -> list[float]:
     """For each wanted mean L0 the threshold that so many pre-activations per token of `x` exceed; 0 where fewer are
     positive. What it gives is to be measured on other tokens."""
-    chunk = max(LATENTS_AT_ONCE // sae.d_sae, 1)
-    positive = torch.cat([pre[pre > 0] for pre in map(sae.pre, x.split(chunk))]).sort(descending=True).values
     ends = [round(wanted * len(x)) for wanted in l0]
     if min(ends) < 1:
         raise ValueError(f"l0 must be above 1 / {len(x)} (tokens), got {min(l0)}")
-    return [positive[end - 1 : end + 1].mean().item() if end < len(positive) else 0.0 for end in ends]
+    chunk = max(LATENTS_AT_ONCE // sae.d_sae, 1)
+    positive = torch.cat([pre[pre > 0] for pre in map(sae.pre, x.split(chunk))])
+    largest = positive.topk(min(max(ends) + 1, len(positive))).values
+    return [largest[end - 1 : end + 1].mean().item() if end < len(positive) else 0.0 for end in ends]
 
 
 @torch.no_grad()
@@ -126,6 +135,28 @@ def reconstructions(
             latents = rule(pre)
             recon[i][begin : begin + chunk] = sae.decode(latents)
             active[i] += int((latents != 0).sum())
+    return [(one, count / len(x)) for one, count in zip(recon, active, strict=True)]
+
+
+@torch.no_grad()
+def largest_reconstructions(sae: SAE, x: Float[Tensor, "n d_in"], ks: Sequence[int]) -> list[tuple[Tensor, float]]:
+    """As `reconstructions` for `keep_largest` at ascending ks, from one sort: each k adds to the one before."""
+    if list(ks) != sorted(ks):
+        raise ValueError(f"ks must ascend, got {ks}")
+    recon = [torch.empty_like(x) for _ in ks]
+    active = [0] * len(ks)
+    chunk = max(LATENTS_AT_ONCE // sae.d_sae, 1)
+    for begin in range(0, len(x), chunk):
+        top = sae.pre(x[begin : begin + chunk]).topk(min(ks[-1], sae.d_sae))
+        chosen, values = top.indices, top.values.relu()
+        so_far = sae.b_dec.expand(len(values), -1)
+        for i, (last, k) in enumerate(pairwise((0, *ks))):
+            more = slice(last, k)
+            if k > last:
+                weights = values[:, more].contiguous()
+                so_far = so_far + embedding_bag(chosen[:, more], sae.W_dec, per_sample_weights=weights, mode="sum")
+            recon[i][begin : begin + chunk] = so_far
+            active[i] += int((values[:, :k] > 0).sum())
     return [(one, count / len(x)) for one, count in zip(recon, active, strict=True)]
 
 

@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from replication import train
-from replication.activations import LanguageModelActivations
+from replication.activations import LanguageModelActivations, spread
 from replication.corpora import PythonSource, TokenFile
-from replication.evaluate.downstream import subject
+from replication.evaluate.downstream import logits_at, subject
 from replication.evaluate.explanations import Examples, Explanation, activity, explain, latent_of, pad_token, read
 from replication.evaluate.probes import document_labels, task_names
 from replication.fingerprints import code_fingerprint
@@ -237,8 +237,7 @@ def held_out(source: LanguageModelActivations, device: str = "cpu") -> Text:
     model = subject(source, device)
     built = source.corpus.build(model.tokenizer)
     blocks = built.blocks("heldout", source.context)
-    count = min(len(blocks), max(1, TOKENS // source.context))
-    chosen = np.linspace(0, len(blocks) - 1, count).round().astype(int)
+    chosen = spread(len(blocks), max(1, TOKENS // source.context))
     at = (chosen[:, None] * source.context + np.arange(source.context)).ravel()
     is_python = isinstance(source.corpus, PythonSource)
     tasks = task_names() if is_python else ()
@@ -430,15 +429,19 @@ def removal(
         latent, tokens, end, _ = (of[rows].to(device) for of in places)
         row = torch.arange(len(rows), device=device)
         here, following, tokens = (row, end), tokens[row, end + 1], tokens[:, : end.max() + 1]
-        x = model.activations(tokens, [source.hook])[source.hook]
+        seen: list[Tensor] = []
+
+        def loss(patch, tokens=tokens, end=end, following=following) -> Tensor:
+            logits = logits_at(model, tokens, end[:, None], {source.hook: patch})[:, 0]
+            return cross_entropy(logits, following, reduction="none").cpu()
+
+        clean = loss(lambda x, seen=seen: seen.append(x) or x)
+        [x] = seen
         share = latent_share(sae, x[here], latent)
         noise = normalize(torch.randn(share.shape, generator=generator), dim=-1).to(device)
-        losses = []
-        for taken in (torch.zeros_like(share), share, noise * share.norm(dim=-1, keepdim=True)):
+        for cost, taken in zip(costs, (share, noise * share.norm(dim=-1, keepdim=True)), strict=True):
             changed = x.index_put(here, x[here] - taken)
-            logits = model.logits(tokens, {source.hook: lambda _, changed=changed: changed})[here]
-            losses.append(cross_entropy(logits, following, reduction="none").cpu())
-        costs[:, rows] = torch.stack([losses[1] - losses[0], losses[2] - losses[0]])
+            cost[rows] = loss(lambda _, changed=changed: changed) - clean
     return costs[0], costs[1]
 
 

@@ -1,16 +1,18 @@
 """What reconstructions do to the language model: its loss and predictions with the activation of one site replaced."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
+from torch.nn.functional import kl_div
 
 from replication import language_models
-from replication.activations import LanguageModelActivations
-from replication.language_models import LanguageModel, next_token_loss
+from replication.activations import LanguageModelActivations, spread
+from replication.language_models import LanguageModel
 from replication.paths import CACHE, MODELS
 from replication.shapes import Float, Int, Tensor
 
@@ -31,10 +33,11 @@ def _loaded(name: str, device: str) -> LanguageModel:
 
 @lru_cache(maxsize=4)
 def heldout_blocks(source: LanguageModelActivations, blocks: int = BLOCKS) -> Int[Tensor, "blocks context"]:
-    """The first held-out blocks of a source, as tokens, and no more than `source.heldout()` has activations of."""
-    text = source.corpus.build(subject(source).tokenizer)
+    """Held-out blocks of a source, as tokens, `spread` over all of its held-out text: consecutive ones would come from
+    a few files. No more than `source.heldout()` has activations of."""
+    text = source.corpus.build(subject(source).tokenizer).blocks("heldout", source.context)
     stored = -(-source.heldout_tokens // (source.context - source.skip_first))
-    return torch.from_numpy(text.blocks("heldout", source.context)[: min(blocks, stored)].astype("int64"))
+    return torch.from_numpy(text[spread(len(text), min(blocks, stored))].astype("int64"))
 
 
 def downstream(
@@ -45,7 +48,7 @@ def downstream(
 ) -> dict[str, float | None]:
     """Loss of the language model with `reconstruct` applied to the activation at the source's hook, at every position.
 
-    All in nats per predicted token, over the first `blocks` held-out blocks:
+    All in nats per predicted token, over `blocks` held-out blocks (see `heldout_blocks`):
 
     `ce` of the model as it is, `delta_ce` = ce with reconstructions - ce, `kl` = E KL(p of the model | p with
     reconstructions); controls: `delta_ce_zero` and `delta_ce_mean`, with the activation replaced by 0 and by its mean.
@@ -59,8 +62,8 @@ def downstream(
     batches = heldout_blocks(source, blocks).split(AT_ONCE)
     for tokens, clean in zip(batches, _clean(source, blocks, device), strict=True):
         patched = _log_probabilities(model, tokens, hook, reconstruct)
-        divergences.append((clean.exp() * (clean - patched)).sum(-1)[:, :-1].flatten())
-        losses.append(next_token_loss(patched, tokens).flatten())
+        divergences.append(kl_div(patched, clean, reduction="none", log_target=True).sum(-1)[:, :-1].flatten())
+        losses.append(_losses(patched, tokens))
     delta = torch.cat(losses).mean().item() - ce
     curve = training_curve(source.model)
     return {
@@ -102,6 +105,36 @@ def training_curve(model: str) -> list[tuple[int, float]]:
     return [(row["tokens"], row["val_loss"]) if isinstance(row, dict) else (row[1], row[2]) for row in found["log"]]
 
 
+class _Reached(Exception):
+    """Raised where the unembedding would begin."""
+
+
+@torch.no_grad()
+def logits_at(
+    model: LanguageModel,
+    tokens: Int[Tensor, "batch pos"],
+    at: Int[Tensor, "batch some"],
+    patches: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+) -> Float[Tensor, "batch some d_vocab"]:
+    """`model.logits` at the positions `at` of each row alone: in a small language model, the product with the
+    vocabulary costs more than all of its blocks."""
+    unembed = model.module.get_output_embeddings()
+    found: list[Tensor] = []
+
+    def stop(_module, args: tuple) -> None:
+        found.append(args[0])
+        raise _Reached
+
+    handle = unembed.register_forward_pre_hook(stop)
+    try:
+        with contextlib.suppress(_Reached):
+            model.logits(tokens, patches)
+    finally:
+        handle.remove()
+    rows = torch.arange(len(at), device=found[0].device)[:, None]
+    return unembed(found[0][rows, at.to(rows.device)])
+
+
 @torch.no_grad()
 def _log_probabilities(
     model: LanguageModel, tokens: Tensor, hook: str = "", replace: Callable[[Tensor], Tensor] | None = None
@@ -110,6 +143,14 @@ def _log_probabilities(
         return replace(activation.flatten(0, 1)).view_as(activation)
 
     return model.logits(tokens, {hook: patch} if replace else None).log_softmax(-1)
+
+
+def _losses(
+    log_probabilities: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"]
+) -> Float[Tensor, " n"]:
+    """-ln p of every token but the first of each row."""
+    following = tokens[:, 1:, None].to(log_probabilities.device)
+    return -log_probabilities[:, :-1].gather(-1, following).flatten()
 
 
 @lru_cache(maxsize=1)
@@ -127,8 +168,6 @@ def _references(source: LanguageModelActivations, blocks: int, device: str) -> t
     mean = torch.cat([model.activations(tokens, [hook])[hook].flatten(0, 1) for tokens in batches]).mean(0)
     replacements = None, torch.zeros_like, lambda rows: mean.expand_as(rows)
     return tuple(
-        torch.cat([next_token_loss(_log_probabilities(model, t, hook, one), t).flatten() for t in batches])
-        .mean()
-        .item()
+        torch.cat([_losses(_log_probabilities(model, t, hook, one), t) for t in batches]).mean().item()
         for one in replacements
     )

@@ -255,10 +255,14 @@ def simulate(explanations: dict[int, Explanation], tokens: Int[Tensor, "blocks c
 
 
 def examples(
-    active: csc_array, tokens: Int[Tensor, "blocks context"], latents: Iterable[int], rng: np.random.Generator
+    active: csc_array,
+    tokens: Int[Tensor, "blocks context"],
+    latents: Iterable[int],
+    rng: np.random.Generator,
+    count: int = EXAMPLES,
 ) -> Examples:
-    """Up to EXAMPLES random places of each latent's activity, with the blocks that they lie in."""
-    chosen = {one: _random_entries(active, one, rng) for one in latents}
+    """Up to `count` random places of each latent's activity, with the blocks that they lie in."""
+    chosen = {one: _random_entries(active, one, rng)[:count] for one in latents}
     entries = np.concatenate([*chosen.values(), np.empty(0, dtype=np.int64)])
     place = torch.from_numpy(active.indices[entries].astype("int64"))
     return Examples(
@@ -361,11 +365,12 @@ def simulated_reconstruction(
     blocks: int,
     seed: int,
     device: str = "cpu",
+    places: int = EXAMPLES,
 ) -> Float[Tensor, "n d_in"]:
     """recon = b_dec + sum_i f_i s_i W_dec[i] on `tokens`, normalised: latents as their explanations predict them.
 
-    Every latent that is active in `blocks` blocks of training text is explained there; the factors f are fitted by
-    `rescaling` on as many other blocks of training text.
+    Every latent that is active in `blocks` blocks of training text is explained from up to `places` places there; the
+    factors f are fitted by `rescaling` on as many other blocks of training text.
     """
     rng = np.random.default_rng(seed)
     built, other = (random_text(source, "train", blocks, skip, device) for skip in (0, blocks))
@@ -373,7 +378,7 @@ def simulated_reconstruction(
     alive = np.diff(active.indptr).nonzero()[0].tolist()
     explanations = explain(
         latent_of(sae, source, device),
-        examples(active, built.tokens, alive, rng),
+        examples(active, built.tokens, alive, rng, places),
         pad_token(subject(source, device).tokenizer),
     )
     factors = rescaling(simulate(explanations, other.tokens, sae.d_sae), activity(sae, other.x))

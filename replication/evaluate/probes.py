@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from replication.activations import LanguageModelActivations
+from replication.activations import LanguageModelActivations, spread
 from replication.code_labels import LABELS, token_labels
 from replication.corpora import PythonSource, TokenFile
 from replication.evaluate.downstream import AT_ONCE, subject
@@ -18,6 +18,7 @@ from replication.shapes import Bool, Float, Int, Tensor
 
 RIDGE = 1e-4  # on the weight of a standardised feature
 ITERATIONS = 10
+CONVERGED = 1e-4  # a Newton step that moves no probe further is the last: the loss is quadratic in what is left
 KEPT = 16  # candidates per task that are fitted, after one cheap look at all
 LEAST = 50  # positive and negative tokens that a task needs in each half
 DEEPER_THAN = {"indent_depth": (1, 2, 3), "paren_depth": (1, 2)}  # depth t becomes the task "depth >= t"
@@ -67,7 +68,7 @@ def logistic_newton(
         sum_n weight_n BCE(y_n, sigma(w z_n + b)) + ridge w^2 / 2
 
     by Newton's method, whose 2 x 2 step has a closed form. `z` should have mean 0 and variance 1. A step is cut to
-    length 4, which keeps features that separate the classes from overshooting.
+    length 4, which keeps features that separate the classes from overshooting; there are at most `iterations` of them.
     """
     w, b = z.new_zeros(len(z)), z.new_zeros(len(z))
     target = y.float()
@@ -82,6 +83,8 @@ def logistic_newton(
         step_w, step_b = (h_bb * g_w - h_wb * g_b) * scale, (h_ww * g_b - h_wb * g_w) * scale
         cut = (4 / torch.hypot(step_w, step_b).clamp(min=4e-6)).clamp(max=1)
         w, b = w - cut * step_w, b - cut * step_b
+        if torch.maximum(step_w.abs(), step_b.abs()).max() < CONVERGED:
+            break
     return w, b
 
 
@@ -156,12 +159,27 @@ def python_tasks(source: LanguageModelActivations, device: str = "cpu") -> Label
     """Held-out Python files with what every token of them is, by Python's own lexer and parser (`code_labels`).
 
     The files are those of the source's own text where that is Python, else of the standard library. Each file is cut
-    into windows of the source's context, from its start; of the first DOCUMENTS files up to WINDOWS evenly spaced ones
-    are kept (with fewer than 16 files more of each, 256 in all). Files go to the two halves in turn. The bos token at
-    the start of a file is left out. A task needs LEAST tokens of both classes in each half.
+    into windows of the source's context, from its start; of up to DOCUMENTS files, evenly spaced among all, up to
+    WINDOWS evenly spaced windows are kept (with fewer than 16 files more of each, 256 in all). Files go to the two
+    halves in turn. The bos token at the start of a file is left out. A task needs LEAST tokens of both classes in each
+    half.
     """
-    corpus = source.corpus if isinstance(source.corpus, PythonSource) else PythonSource()
-    return _labelled(source.model, source.hook, corpus, source.context, device)
+    return _labelled(source.model, source.hook, _labelled_text(source), source.context, device)
+
+
+def labelled_fingerprint(source: LanguageModelActivations) -> str:
+    """Hash of the text that `python_tasks` labels. It is no part of the source where the source's text is not Python,
+    so that a row of probes has to name it."""
+    return _fingerprint(source.model, _labelled_text(source))
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(model: str, corpus: PythonSource) -> str:
+    return corpus.build(subject(LanguageModelActivations(model, "", corpus)).tokenizer).fingerprint
+
+
+def _labelled_text(source: LanguageModelActivations) -> PythonSource:
+    return source.corpus if isinstance(source.corpus, PythonSource) else PythonSource()
 
 
 @lru_cache(maxsize=2)
@@ -201,12 +219,11 @@ def windows(text: TokenFile, tokenizer, context: int) -> tuple[np.ndarray, np.nd
     """
     offsets, stream = text.documents("heldout"), text.tokens("heldout")
     found, most = [], max(WINDOWS, 256 // (len(offsets) - 1))
-    for start, end in zip(offsets[:DOCUMENTS], offsets[1 : DOCUMENTS + 1], strict=False):
-        ids = stream[start:end].astype(np.int64)
+    for document in spread(len(offsets) - 1, DOCUMENTS):
+        ids = stream[offsets[document] : offsets[document + 1]].astype(np.int64)
         if len(ids) >= context and (labels := document_labels(ids, tokenizer)) is not None:
             first = np.arange(len(ids) // context) * context
-            spread = first[np.linspace(0, len(first) - 1, min(most, len(first))).round().astype(int)]
-            at = spread[:, None] + np.arange(context)
+            at = first[spread(len(first), most)][:, None] + np.arange(context)
             found.append((ids[at], labels[at], at > 0))
     if not found:
         raise ValueError(f"{text.folder} holds no held-out Python file of at least context={context} tokens")

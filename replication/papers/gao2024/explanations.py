@@ -14,7 +14,7 @@ from replication.evaluate import explanations as n2g
 from replication.evaluate.downstream import downstream, heldout_blocks, subject
 from replication.evaluate.explanations import ANY, START, Explained
 from replication.metrics import nmse
-from replication.papers.gao2024.frontier import NOTHING, at_equal_l0
+from replication.papers.gao2024.frontier import COLLAPSED, NOTHING, at_equal_l0
 from replication.papers.gao2024.grid import GRIDS, KEY, SEEDS, SOURCES, make_run
 from replication.results import Study
 from replication.shapes import Float, Tensor
@@ -33,15 +33,17 @@ class Budget(NamedTuple):
     """Of training text to explain on, and as many of held-out text to score on."""
     downstream: int
     """Blocks behind a downstream loss."""
+    places: int = n2g.EXAMPLES
+    """From which a latent that is to be simulated is explained: every latent is."""
 
 
 BUDGETS = {  # by the subject of a preset
     "pygpt-0.5m": Budget(8, 4, 64, 16),
-    "pygpt-2m": Budget(40, 20, 512, 64),
+    "pygpt-2m": Budget(36, 12, 512, 64, places=8),
     "pygpt-7m": Budget(200, 100, 4096, 128),
     "openai-community/gpt2": Budget(200, 100, 16384, 128),
 }
-SIZES = {"smoke": (64, 128), "cpu": (256, 512, 1024), "gpu": (2**12, 2**13, 2**15), "paper": (2**13, 2**15, 2**17)}
+SIZES = {"smoke": (64, 128), "cpu": (256, 1024), "gpu": (2**12, 2**13, 2**15), "paper": (2**13, 2**15, 2**17)}
 SIMULATED = {  # dictionary sizes, k
     "smoke": ((32,), (4, 8)),
     "cpu": ((128, 256), (4,)),
@@ -61,6 +63,7 @@ def spent(preset: str) -> dict[str, str]:
         "text to explain on, text to score on": f"{tokens:,} tokens each, in blocks of {source.context}",
         "text behind each downstream loss": f"{source.context * budget.downstream:,} tokens",
         "places per latent to explain from, to measure recall on": f"up to {n2g.EXAMPLES} each",
+        "places per latent to explain from where all latents are simulated": f"up to {budget.places}",
     }
 
 
@@ -161,7 +164,7 @@ def _substituted(one: Trained) -> dict[str, float]:
     x = one.sae.normalise(n2g.read(source, tokens, device).x).x
     row: dict[str, float] = {}
     for name, sae in (("", one.sae), ("_untrained", one.untrained)):
-        recon = n2g.simulated_reconstruction(sae, source, tokens, budget.blocks, run.seed, device)
+        recon = n2g.simulated_reconstruction(sae, source, tokens, budget.blocks, run.seed, device, budget.places)
         row[f"delta_ce{name}"] = _rise(source, run.normalisation, recon)
         row[f"delta_ce{name}_first_kept"] = _rise(source, run.normalisation, recon, first_kept=True)
         row[f"nmse{name}"] = nmse(x, recon, one.mean).item()
@@ -226,17 +229,37 @@ def explained_ratios(rows: pd.DataFrame) -> pd.DataFrame:
 RECALL_RATIO, PRECISION_RATIO, LATENTS = 1.2, 0.8, 200  # of C27
 
 
+def matched_ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `explained_ratios` whose L0 is matched, for every n and k at which it is in all seeds."""
+    found = explained_ratios(rows).dropna(subset=["recall", "precision"])
+    return found.groupby(["d_sae", "k"]).filter(lambda cell: cell.seed.nunique() == rows.seed.nunique())
+
+
+def matched_latents(rows: pd.DataFrame, matched: pd.DataFrame) -> pd.Series:
+    """Latents explained per architecture and seed, of the runs that are compared at a matched L0: TopK's own, and the
+    ReLU runs next to it in L0 on either side, between which ReLU is interpolated."""
+    used = []
+    for (n, seed), points in matched.groupby(["d_sae", "seed"]):
+        cell = rows[(rows.d_sae == n) & (rows.seed == seed) & (rows.dead <= COLLAPSED)]
+        topk, relu = (cell[cell.architecture == name] for name in ("topk", "relu"))
+        below = {relu.l0[relu.l0 <= l0].idxmax() for l0 in points.l0}
+        above = {relu.l0[relu.l0 >= l0].idxmin() for l0 in points.l0}
+        used += [*topk.index[topk.sparsity.isin(points.k)], *below, *above]
+    every = pd.MultiIndex.from_product([("topk", "relu"), sorted(rows.seed.unique())], names=["architecture", "seed"])
+    return rows.loc[sorted(set(used))].groupby(["architecture", "seed"]).latents.sum().reindex(every, fill_value=0)
+
+
 def topk_is_caught_better(rows: pd.DataFrame) -> Evidence:
     """C27: means over matched points of recall TopK / recall ReLU and of the same for precision, per seed."""
-    ratios = explained_ratios(rows)
-    matched = ratios.dropna(subset=["recall", "precision"])
+    matched = matched_ratios(rows)
     expected = (rows.architecture == "topk") & rows.d_sae.isin(rows.d_sae[rows.architecture == "relu"])
-    if len(matched) < 0.5 * expected.sum():
-        note = f"only {len(matched)} TopK runs lie inside the L0 range of ReLU runs that did not collapse"
+    if matched.empty or len(matched) < 0.5 * expected.sum():
+        note = f"only {len(matched)} TopK runs lie inside the L0 range of live ReLU runs in every seed"
         return Evidence("void", *NOTHING, note)
-    per_seed = rows[expected | (rows.architecture == "relu")].groupby(["architecture", "seed"]).latents.sum().min()
+    per_seed = matched_latents(rows, matched).min()
     if per_seed < LATENTS:
-        return Evidence("void", *NOTHING, f"only {per_seed} latents of an architecture in a seed were explained")
+        note = f"only {per_seed} latents of an architecture in a seed were explained at a matched L0"
+        return Evidence("void", *NOTHING, note)
     recall, precision = (mean_interval(matched.groupby("seed")[name].mean()) for name in ("recall", "precision"))
     outcome = both(
         judge(*(value - RECALL_RATIO for value in recall)), judge(*(value - PRECISION_RATIO for value in precision))
@@ -245,7 +268,8 @@ def topk_is_caught_better(rows: pd.DataFrame) -> Evidence:
         outcome,
         *recall,
         f"recall is {recall[0]:.2f} times that of ReLU, precision {precision[0]:.2f} times [{precision[1]:.2f}, "
-        f"{precision[2]:.2f}], at {len(matched)} matched points; at least {per_seed} latents of either in each seed",
+        f"{precision[2]:.2f}], at {len(matched)} matched points; at least {per_seed} latents of either in each seed, "
+        "all of runs matched in L0",
     )
 
 
@@ -254,8 +278,11 @@ ENOUGH = 5  # sparse latents behind the mean F1 of a run
 
 def f1_trends(rows: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
     """Slopes of F1 on log2 n and on log2 k, one line per seed: least squares of F1 on both, over the TopK runs with
-    ENOUGH sparse latents. `suffix`: "_untrained" for the same of the untrained SAEs."""
+    ENOUGH sparse latents, at the n and k that have them in every seed. `suffix`: "_untrained" for the same of the
+    untrained SAEs."""
+    seeds = rows.seed.nunique()
     rows = rows[(rows.architecture == "topk") & (rows.latents_sparse >= ENOUGH)].dropna(subset=f"n2g_f1_sparse{suffix}")
+    rows = rows.groupby(["d_sae", "sparsity"]).filter(lambda cell: cell.seed.nunique() == seeds)
     slopes = {}
     for seed, cell in rows.groupby("seed"):
         design = np.column_stack([np.ones(len(cell)), np.log2(cell.d_sae), np.log2(cell.sparsity)])
@@ -295,10 +322,12 @@ def simulation_beats_bigrams(rows: pd.DataFrame) -> Evidence:
         mean,
         low,
         high,
-        f"the loss rises by {rows.delta_ce.mean():.2f} nats with simulated latents and by "
-        f"{rows.delta_ce_bigram.mean():.2f} with bigrams; simulation is better in {100 * (gain > 0).mean():.0f} % of "
-        f"the autoencoders. Each token's mean activation: {rows.delta_ce_lookup.mean():.2f}. First tokens kept: "
-        f"{rows.delta_ce_first_kept.mean():.2f} simulated, {rows.delta_ce_lookup_first_kept.mean():.2f} with means",
+        f"the loss rises by {rows.delta_ce.mean():.2f} nats with simulated latents, by "
+        f"{rows.delta_ce_untrained.mean():.2f} with those of untrained autoencoders and by "
+        f"{rows.delta_ce_bigram.mean():.2f} with bigrams; simulation is better than these in "
+        f"{100 * (gain > 0).mean():.0f} % of the autoencoders. Each token's mean activation: "
+        f"{rows.delta_ce_lookup.mean():.2f}. First tokens kept: {rows.delta_ce_first_kept.mean():.2f} simulated, "
+        f"{rows.delta_ce_lookup_first_kept.mean():.2f} with means",
     )
 
 
@@ -321,8 +350,9 @@ CLAIMS = (
         rule=(
             "Over 200 latents of each architecture in each seed at equal n and L0 (ReLU interpolated in log-log, as "
             "C1), recall of the explanations for TopK more than 1.2 times that for ReLU, and precision more than 0.8 "
-            "times, each with its interval. Void if fewer than 200 latents, or fewer than half of the L0 points are "
-            "matched by ReLU runs with at most 50 % dead latents."
+            "times, each with its interval. Only runs matched in L0 count: TopK runs whose L0 lies in every seed "
+            "inside the range of ReLU runs with at most 50 % dead latents, and the ReLU runs next to them. Void if "
+            "fewer than half of the TopK runs are matched, or the matched runs have fewer than 200 explained latents."
         ),
         published="recall above 1.5 times, precision above 0.9 times that of ReLU (Fig. 24); figure number uncertain",
         statistic="recall TopK / recall ReLU, mean over matched L0",
@@ -334,8 +364,8 @@ CLAIMS = (
         statement="Latents are easier to explain by simple patterns (N2G) with more latents and fewer active ones.",
         rule=(
             "Over a grid of n and k, without the latents active on more than 10 % of tokens, F1 of the explanations "
-            "rises with n and falls with k: slopes on log2 n and on log2 k, each with its interval. Void if most "
-            "autoencoders have fewer than 5 latents left."
+            "rises with n and falls with k: slopes on log2 n and on log2 k, each with its interval, over the n and k "
+            "at which every seed has at least 5 latents left. Void if most autoencoders have fewer."
         ),
         published=(
             "larger n and smaller k easier; n = 2,048 with k = 512 trivially easy because dense (Fig. 25); from "
