@@ -18,6 +18,7 @@ from scipy import stats
 from replication.results import PRESETS, Study, table
 
 VERDICTS = ("replicated", "partly", "not replicated", "void", "not tested")
+NOTHING = (float("nan"),) * 3  # statistic and interval of a void claim
 
 
 class NoEvidence(ValueError):
