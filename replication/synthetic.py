@@ -31,7 +31,7 @@ class SparseData(NamedTuple):
 
 @dataclass(frozen=True)
 class SparseCodes:
-    """Exactly k of n_atoms codes active, each |N(0, 1)|; atoms Gaussian directions (O'Neill et al. 2024, released code).
+    """Exactly k of n_atoms codes active, each |N(0, 1)|; Gaussian directions as atoms (O'Neill et al. 2024, its code).
 
     `draw` is that code's data set of the same seed, number by number: its order of draws, from numpy's legacy generator
     for codes and torch's CPU generator for atoms. Default sizes and seed are those of its known-codes experiment.
@@ -85,10 +85,10 @@ class Compositions:
     """Atom 0 meets half of the others in training and the other half only in the OOD test (Barin Pacela et al. 2026).
 
     Codes are U(0, 1) on exactly k atoms. In training and validation one half of the samples, by coin, hold atom 0 with
-    k - 1 of the atoms 1 .. n_atoms - n_atoms // 2 - 1, the others k of the atoms 1 .. n_atoms - 1; in the OOD test every
-    sample holds atom 0 with k - 1 of the last n_atoms // 2. Each atom has been seen there, its company not. `d_in` is
-    by default ceil(2 k ln(n_atoms / k)); each of the three sets has `samples` samples. Numpy's legacy generator draws
-    codes and atoms, from the same seed, as in the released code.
+    k - 1 of the atoms 1 .. n_atoms - n_atoms // 2 - 1, the others k of the atoms 1 .. n_atoms - 1; in the OOD test
+    every sample holds atom 0 with k - 1 of the last n_atoms // 2. Each atom has been seen, its company not.
+    `d_in` is by default ceil(2 k ln(n_atoms / k)); each of the three sets has `samples` samples. Numpy's legacy
+    generator draws atoms, then codes, as in the released code.
     """
 
     n_atoms: int
@@ -153,7 +153,7 @@ def binary_boundary(n_atoms: int, k: int) -> float:
 
 
 def coherence(atoms: Float[Tensor, "n_atoms d_in"]) -> float:
-    """mu = max over i != j of |a_i . a_j| of unit atoms. Matching pursuit is sure for k < (1 + 1/mu) / 2 (Tropp 2004)."""
+    """mu = max over i != j of |a_i . a_j|, atoms at unit norm. Pursuit is sure for k < (1 + 1/mu) / 2 (Tropp 2004)."""
     gram = torch.nn.functional.normalize(atoms.double(), dim=-1)
     gram = gram @ gram.T
     return gram.fill_diagonal_(0).abs().max().item()
