@@ -112,17 +112,9 @@ figures.step_parts(stored["cpu_parts"])
 # at most 1.2, 1.9, 5.0 and 20 ms for 12,288, 32,768, 131,072 and 524,288 latents.
 
 # %% tags=["remove-input"]
-Markdown(
-    "They have not been measured: there is no `gpu.csv` yet."
-    if gpu is None
-    else f"Measured on {gpu.device.iloc[0]}, {gpu.date.iloc[0]}:"
+HTML("<p>They have not been measured: there is no <code>gpu.csv</code> yet.</p>") if gpu is None else HTML(
+    f"<p>Measured on {gpu.device.iloc[0]}, {gpu.date.iloc[0]}:</p>{shown(step_table(gpu)).data}{shown(every(gpu)).data}"
 )
-
-# %% tags=["remove-input"]
-shown(step_table(gpu)) if gpu is not None else Markdown("")
-
-# %% tags=["remove-input"]
-shown(every(gpu)) if gpu is not None else Markdown("")
 
 # %% [markdown]
 # ## Does the fast step train as well?

@@ -202,14 +202,18 @@ def estimate(study: Study, runs: Iterable) -> float:
 
 
 def row(study: Study, preset: str, run, measured: dict) -> dict:
-    """A run's row: its fields, what was measured and where it comes from. A number that is not finite is refused."""
+    """A run's row: its fields, what was measured and where it comes from. A number that is not finite is refused, and
+    so is a measured column that has the name of another."""
     for name, value in measured.items():
         if isinstance(value, float) and not np.isfinite(value):
             raise ValueError(f"{study.paper} {study.name}: {name} is {value} for {run!r}; no row is stored")
     described = {"key": study.key(run), "paper": study.paper, "measure": study.measure.__qualname__, "preset": preset}
     described |= {f.name: _plain(getattr(run, f.name)) for f in fields(run)}
     source = run.source.provenance() if isinstance(run, train.Run) else {}
-    return described | measured | source | {"code": study.code(run)} | provenance()
+    origin = source | {"code": study.code(run)} | provenance()
+    if taken := measured.keys() & (described | origin):
+        raise ValueError(f"{study.paper} {study.name}: measured {', '.join(sorted(taken))} is a column of every row")
+    return described | measured | origin
 
 
 def _plain(value):

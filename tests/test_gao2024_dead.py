@@ -137,7 +137,7 @@ def test_the_grid_holds_every_condition():
         runs = list(dict.fromkeys(dead.ablation_runs(preset)))
         rows = pd.DataFrame([{"change": getattr(run, "change", np.nan), **vars(run), "nmse": 0.1} for run in runs])
         rows = rows.assign(options=rows.options.map(repr))
-        assert len(dead.errors(rows)) == len(dead.eps_changes(rows)) == 3 and len(runs) == 33
+        assert len(dead.errors(rows)) == 5 and len(dead.eps_changes(rows)) == 3 and len(runs) == 5 * 7 + 3 * 4
 
 
 def test_c16_asks_for_less_than_one_per_cent():

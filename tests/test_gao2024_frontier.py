@@ -151,10 +151,9 @@ def test_every_method_has_several_settings_and_all_seeds(preset):
     runs = frontier.FRONTIER.runs(preset)
     large = [run for run in runs if run.d_sae == max(GRIDS[preset][0])]
     found = {(run.architecture, run.options) for run in large}
-    assert found == {(name, tuple(options.items())) for name, options in frontier.METHODS.values()} | {
-        ("topk", ()),
-        ("relu", ()),
-    }
+    named = [frontier.METHODS[method] for method in frontier.LAMBDAS[preset]]
+    assert found == {(name, tuple(options.items())) for name, options in named} | {("topk", ()), ("relu", ())}
+    assert {"gated", "prolu-relu"} <= set(frontier.LAMBDAS[preset]) <= set(frontier.METHODS)
     for kind in found:
         mine = [run for run in large if (run.architecture, run.options) == kind]
         assert len({run.sparsity for run in mine}) >= 2 and {run.seed for run in mine} == set(SEEDS)

@@ -39,13 +39,13 @@ def model() -> TopK:
 def test_two_errors_by_hand():
     x = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
     found = systems.two_errors(x, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))  # the mean of x
-    assert found == pytest.approx({"paper": 1, "readme": 0.5, "readme_mean": 0.5, "constant": 0.5})
+    assert found == pytest.approx({"centred": 1, "readme": 0.5, "readme_mean": 0.5, "constant": 0.5})
     half = systems.two_errors(x, torch.tensor([[1.0, 0.5], [1.0, -0.5]]))
-    assert half["paper"] == pytest.approx(0.25) and half["readme"] == pytest.approx(0.25 * (1 - half["constant"]))
+    assert half["centred"] == pytest.approx(0.25) and half["readme"] == pytest.approx(0.25 * (1 - half["constant"]))
 
 
 def error_table() -> pd.DataFrame:
-    columns = [f"{f}{s}{p}" for f in ("paper", "readme", "readme_mean") for s in ("", "_raw") for p in ("", "_later")]
+    columns = [f"{f}{s}{p}" for f in ("centred", "readme", "readme_mean") for s in ("", "_raw") for p in ("", "_later")]
     return pd.DataFrame([{"seed": 0} | {name: i for i, name in enumerate(columns)}])
 
 
@@ -53,8 +53,8 @@ def test_long_errors_has_a_line_per_formula_activations_and_positions():
     table = systems.long_errors(error_table())
     assert len(table) == 8
     raw = table.query("activations == 'raw' and positions == 'without the first'").set_index("formula")
-    assert raw.value.to_dict() == {"paper": 3, "readme": 7}
-    assert raw.mean_predictor.to_dict() == {"paper": 1, "readme": 11}
+    assert raw.value.to_dict() == {"centred": 3, "readme": 7}
+    assert raw.mean_predictor.to_dict() == {"centred": 1, "readme": 11}
 
 
 def test_the_released_auxk_pulls_the_bias_while_nothing_is_dead(model):

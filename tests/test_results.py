@@ -92,6 +92,12 @@ def test_a_measurement_that_is_not_finite_is_refused_by_name():
     assert table(study(1, 2, measure=broken), "cpu").nmse.tolist() == [0.5]
 
 
+def test_a_measurement_with_the_name_of_another_column_is_refused():
+    named = study(1, measure=lambda runs: ((run, {"paper": 0.5}) for run in runs))
+    with pytest.raises(ValueError, match="toy: measured paper is a column of every row"):
+        compute(named, "cpu", report=quiet)
+
+
 @pytest.mark.parametrize("line", ["not json", "[1, 2]", '{"y": 1}'])
 def test_a_corrupted_table_is_named_with_its_line_and_left_alone(line):
     compute(study(1), "cpu", report=quiet)

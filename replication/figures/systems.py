@@ -16,7 +16,7 @@ def two_metrics(errors: pd.DataFrame, readme: dict[str, float], nmse: tuple[floa
     released code's formula; `nmse`: the range of the paper's.
     """
     figure, panels = _panels(2, sharey=True, figsize=(8, 4))
-    titles = {"paper": "the paper's NMSE", "readme": "the released code's"}
+    titles = {"centred": "the paper's NMSE", "readme": "the released code's"}
     for axes, (formula, title) in zip(panels, titles.items(), strict=True):
         here = errors[errors.formula == formula]
         settings = list(here.groupby(["activations", "positions"], sort=False))

@@ -35,13 +35,13 @@ def default_runs(preset: str) -> list[Run]:
 def two_errors(x: Float[Tensor, "n d"], recon: Float[Tensor, "n d"]) -> dict[str, float]:
     """The paper's NMSE and the released code's, of a reconstruction of x and of x's mean.
 
-    paper  = E|x - recon|^2 / E|x - mean x|^2, the mean predictor has 1 (here the mean of the evaluated rows);
-    readme = E[|x - recon|^2 / |x|^2], where the mean predictor has less, the less the more of x is constant:
-    for rows of equal norm readme = paper * (1 - constant), with constant = |mean x|^2 / E|x|^2.
+    centred = E|x - recon|^2 / E|x - mean x|^2, the mean predictor has 1 (here the mean of the evaluated rows);
+    readme  = E[|x - recon|^2 / |x|^2], where the mean predictor has less, the less the more of x is constant:
+    for rows of equal norm readme = centred * (1 - constant), with constant = |mean x|^2 / E|x|^2.
     """
     mean = x.mean(0)
     values = {
-        "paper": metrics.fvu(x, recon),
+        "centred": metrics.fvu(x, recon),
         "readme": metrics.readme_nmse(x, recon),
         "readme_mean": metrics.readme_nmse(x, mean.expand_as(x)),
         "constant": mean.square().sum() / x.square().sum(-1).mean(),
@@ -82,9 +82,9 @@ def long_errors(rows: pd.DataFrame) -> pd.DataFrame:
     for (space, raw), (part, later), formula in product(
         {"preprocessed": "", "raw": "_raw"}.items(),
         {"all positions": "", "without the first": "_later"}.items(),
-        ("paper", "readme"),
+        ("centred", "readme"),
     ):
-        mean = 1.0 if formula == "paper" else rows[f"readme_mean{raw}{later}"]
+        mean = 1.0 if formula == "centred" else rows[f"readme_mean{raw}{later}"]
         place = {"activations": space, "positions": part, "formula": formula}
         value = rows[f"{formula}{raw}{later}"]
         lines.append(pd.DataFrame(place | {"seed": rows.seed, "value": value, "mean_predictor": mean}))
