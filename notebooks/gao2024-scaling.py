@@ -158,7 +158,8 @@ figures.tokens(scaling.convergence(rows), scaling.PUBLISHED_TOKENS)
 # ## Batch size
 #
 # A larger batch takes fewer steps over the same tokens, so the comparison is fair only when each batch has its own best
-# rate, and when both have converged. A best rate at the end of the grid decides nothing.
+# rate, and when both have converged. The rate is chosen by the error at the end of training and judged on held-out text. A
+# best rate at the end of the grid decides nothing.
 
 # %% tags=["remove-cell"]
 batches = pages.rows_of(scaling.BATCH_SIZES, preset, "gao2024-batch-sizes")

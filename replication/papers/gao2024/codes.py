@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from replication import metrics
-from replication.claims import Claim, Evidence, NoEvidence, both, interpolate_loglog, mean_interval
+from replication.claims import NOTHING, Claim, Evidence, NoEvidence, both, interpolate_loglog, mean_interval
 from replication.evaluate.codes import (
     TOLERANCE,
     keep_above,
@@ -23,7 +23,7 @@ from replication.evaluate.codes import (
     thresholds,
 )
 from replication.evaluate.downstream import downstream
-from replication.papers.gao2024.frontier import COLLAPSED, NOTHING
+from replication.papers.gao2024.frontier import COLLAPSED
 from replication.papers.gao2024.grid import GRIDS, KEY, SEEDS, make_run
 from replication.results import Study
 from replication.shapes import Tensor

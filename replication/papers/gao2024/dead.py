@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from replication.claims import Claim, Evidence, NoEvidence, both, judge, mean_interval
-from replication.papers.gao2024.frontier import NOTHING, measure
+from replication.claims import NOTHING, Claim, Evidence, NoEvidence, both, judge, mean_interval
+from replication.papers.gao2024.frontier import measure
 from replication.papers.gao2024.grid import GRIDS, KEY, SEEDS, make_run
 from replication.papers.gao2024.scaling import BATCH_SIZE, SETTLED, converged, gains, inside
 from replication.papers.gao2024.variants import varied
@@ -60,7 +60,7 @@ def settled_run(preset: str, seed: int) -> Run:
 def ablation_runs(preset: str) -> list[Run]:
     """Figures 16 to 18: one thing changed at a time. The encoder's bias is a claim about convergence: its own pair.
 
-    C16 to C18 are about differences as small as those that a nudge of the first weights makes: more seeds than elsewhere.
+    C16 to C18 are about differences as small as those that a nudge of the first weights makes: they have more seeds.
     """
     runs = []
     for seed in MORE_SEEDS:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from replication.activations import NORMALISATIONS, LanguageModelActivations
-from replication.claims import Claim, Evidence, NoEvidence, both, judge, mean_interval
+from replication.claims import NOTHING, Claim, Evidence, NoEvidence, both, judge, mean_interval
 from replication.evaluate import explanations as n2g
 from replication.evaluate.downstream import downstream, heldout_blocks, subject
 from replication.evaluate.explanations import ANY, START, Explained
 from replication.metrics import nmse
-from replication.papers.gao2024.frontier import COLLAPSED, NOTHING, at_equal_l0
+from replication.papers.gao2024.frontier import COLLAPSED, at_equal_l0
 from replication.papers.gao2024.grid import GRIDS, KEY, SEEDS, SOURCES, make_run
 from replication.results import Study
 from replication.shapes import Float, Tensor

@@ -6,7 +6,17 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from replication.claims import VERDICTS, Claim, Evidence, NoEvidence, both, interpolate_loglog, judge, mean_interval
+from replication.claims import (
+    NOTHING,
+    VERDICTS,
+    Claim,
+    Evidence,
+    NoEvidence,
+    both,
+    interpolate_loglog,
+    judge,
+    mean_interval,
+)
 from replication.evaluate.downstream import downstream, training_curve
 from replication.evaluate.reconstruction import reconstruction
 from replication.papers.gao2024.grid import GRIDS, KEY, SEEDS, make_run
@@ -82,7 +92,6 @@ PUBLISHED_FRONTIER = {"l0": (10, 100), "nmse": (0.4, 0.6), "label": "range of Fi
 """Read off the axes of Figure 2a; the text gives no numbers."""
 
 
-NOTHING = (float("nan"),) * 3  # statistic and interval of a void claim
 COLLAPSED = 0.5  # a baseline with a larger share of dead latents proves nothing about the baseline
 CLOSE = 0.05  # C3: errors that differ by less are about equal
 WELL_RECOVERED, HALF_THE_COMPUTE = 0.95, 0.5  # C33

@@ -10,12 +10,11 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from replication.claims import Claim, Evidence, NoEvidence, both, judge, mean_interval
+from replication.claims import NOTHING, Claim, Evidence, NoEvidence, both, judge, mean_interval
 from replication.evaluate.ablation import ablation_sparsity
 from replication.evaluate.probes import Scores, labelled_fingerprint, probe, python_tasks
 from replication.evaluate.reconstruction import passed, reconstruction
 from replication.papers.gao2024.codes import chosen_on_others, left_out
-from replication.papers.gao2024.frontier import NOTHING
 from replication.papers.gao2024.grid import KEY, SEEDS, make_run
 from replication.papers.gao2024.scaling import scaling_runs
 from replication.results import Study
