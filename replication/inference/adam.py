@@ -33,7 +33,7 @@ def adam(
     at = set(at)
     if at and not 0 <= min(at) <= max(at) <= steps:
         raise ValueError(f"at must lie between 0 and steps={steps}, got {sorted(at)}")
-    mean, square, count = torch.zeros_like(parameters), torch.zeros_like(parameters), torch.zeros(())
+    mean, square, count = torch.zeros_like(parameters), torch.zeros_like(parameters), parameters.new_zeros(())
     constants = {"lr": lr, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8}
     lists = [[one] for one in (parameters, gradient, mean, square)]
     curve = {}

@@ -185,7 +185,7 @@ def fit_encoders(
     samples, (n, d_in) = batch.x.shape[1], dictionary.shape[1:]
     scale = 2 / (samples * d_in)
     grams = dictionary @ dictionary.mT
-    constants = _penalty(l1, samples * n) - scale * (batch.x @ dictionary.mT)
+    constants = _penalty(l1, samples * n, x.device) - scale * (batch.x @ dictionary.mT)
 
     def differentiated(part: _Part) -> Callable[[], None]:
         gram, constant, gradient = grams[part.models], constants[part.models], torch.empty_like(part.latents)
@@ -218,7 +218,7 @@ def fit_autoencoders(
     batch = _Batch(models, x)
     samples, (n, d_in) = batch.x.shape[1], models.dictionary.shape[1:]
     scale = 2 / (samples * d_in)
-    penalties = _penalty(l1, samples * n).expand(len(batch), 1, 1)
+    penalties = _penalty(l1, samples * n, x.device).expand(len(batch), 1, 1)
 
     def differentiated(part: _Part) -> Callable[[], None]:
         D, dD, penalty = part.dictionary, part.dictionary_gradient, penalties[part.models]
@@ -249,14 +249,14 @@ class _Batch:
         self.x = x.expand(E, -1, -1).contiguous()
         given = [one for part in _layered(models) for one in part]
         sizes = [one.numel() for one in given]
-        self.flat = torch.cat([one.reshape(-1) for one in given])
+        self.flat = torch.cat([one.reshape(-1) for one in given]).to(x.device)
         self.gradient = torch.zeros_like(self.flat)
         self.tensors, gradients = (
             [piece.view(one.shape) for piece, one in zip(flat.split(sizes), given, strict=True)]
             for flat in (self.flat, self.gradient)
         )
         samples, widths = self.x.shape[1], [weight.shape[2] for weight in models.weights]
-        together = max(IN_CACHE // (samples * sum(widths)), 1)
+        together = E if x.is_cuda else max(IN_CACHE // (samples * sum(widths)), 1)
         self.parts = []
         for first in range(0, E, together):
             chosen = slice(first, first + together)
@@ -300,10 +300,10 @@ class _Part:
         self.biases, self.bias_gradients = ([one[:, None] for one in part[biases]] for part in (tensors, gradients))
         has_own = len(tensors) > biases.stop
         self.dictionary, self.dictionary_gradient = (tensors[-1], gradients[-1]) if has_own else (None, None)
-        self.inputs = [x, *(torch.empty(*x.shape[:2], weight.shape[2]) for weight in self.weights)]
+        self.inputs = [x, *(x.new_empty(*x.shape[:2], weight.shape[2]) for weight in self.weights)]
         self.latents = self.inputs[-1]
         self.transposed = x.mT.contiguous()
-        self.ones = torch.ones(len(x), 1, x.shape[1])  # a product with ones is a sum over samples, and faster
+        self.ones = x.new_ones(len(x), 1, x.shape[1])  # a product with ones is a sum over samples, and faster
 
     def forward(self) -> Tensor:
         """Latents (models, samples, n) of the training data."""
@@ -347,9 +347,9 @@ def _linear(fan_in: int, fan_out: int, bias: bool, generator: torch.Generator) -
     return weight.T.contiguous(), drawn
 
 
-def _penalty(l1: float | Tensor, entries: int) -> Tensor:
+def _penalty(l1: float | Tensor, entries: int, device: torch.device) -> Tensor:
     """The gradient of l1 mean|z| in every positive latent, (1,) or (models, 1, 1)."""
-    l1 = torch.as_tensor(l1, dtype=torch.float32)
+    l1 = torch.as_tensor(l1, dtype=torch.float32, device=device)
     if not (l1 >= 0).all() or not l1.isfinite().all():
         raise ValueError(f"l1 must be at least 0 and finite, got {l1.tolist()}")
     return l1.reshape(-1, 1, 1) / entries

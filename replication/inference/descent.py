@@ -44,7 +44,7 @@ def optimise_curve(
     scale = 2 / (samples * d_in)
     gram = dictionary @ dictionary.mT
     constant = l1 / (samples * n) - scale * (x @ dictionary.mT)  # the gradient is scale z G + this, in z
-    q = torch.full((E, samples, n), START, dtype=x.dtype)
+    q = x.new_full((E, samples, n), START)
     z, gradient = torch.empty_like(q), torch.empty_like(q)
 
     def differentiate():
@@ -86,14 +86,14 @@ def sparse_coding(
     x = x.expand(E, -1, -1).contiguous()
     samples = x.shape[1]
     scale = 2 / (samples * d_in)
-    flat, gradient = torch.empty(E * n * (samples + d_in)), torch.empty(E * n * (samples + d_in))
+    flat, gradient = (x.new_empty(E * n * (samples + d_in)) for _ in range(2))
     sizes = [E * samples * n, E * n * d_in]
     q, D = (part.view(E, -1, width) for part, width in zip(flat.split(sizes), (n, d_in), strict=True))
     dq, dD = (part.view(E, -1, width) for part, width in zip(gradient.split(sizes), (n, d_in), strict=True))
     q.fill_(START)
     D.copy_(start)
     z, left = torch.empty_like(q), torch.empty_like(x)
-    penalty = torch.tensor(l1 / (samples * n))
+    penalty = x.new_tensor(l1 / (samples * n))
 
     def differentiate():
         D.div_(torch.linalg.vector_norm(D, dim=-1, keepdim=True))

@@ -60,7 +60,7 @@ def update(
 ) -> Float[Tensor, "models n d_in"]:
     """The dictionary of unit rows for given codes: least squares, normalised; unused rows as `dl_fista` says."""
     n, d_in = codes.shape[-1], x.shape[-1]
-    gram = codes.mT @ codes + RIDGE * torch.eye(n)
+    gram = codes.mT @ codes + RIDGE * torch.eye(n, device=x.device)
     rows = torch.nn.functional.normalize(torch.linalg.solve(gram, codes.mT @ x), dim=-1)
     unused = (codes == 0).all(-2)
     if unused.any():

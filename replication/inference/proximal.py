@@ -62,7 +62,7 @@ def _iterate(x, dictionary, lam, iterations, start, accelerated):
     step = 1 / size
     drive = torch.baddbmm(-lam * step, x, dictionary.mT * step)  # what a step adds whatever z is
     through_gram = n <= 2 * d_in  # one product of n x n, or two of n x d_in: the cheaper
-    kept = torch.eye(n, dtype=x.dtype) - step * (dictionary @ dictionary.mT) if through_gram else None
+    kept = torch.eye(n, dtype=x.dtype, device=x.device) - step * (dictionary @ dictionary.mT) if through_gram else None
     scaled = -step * dictionary.mT
     y, t = z, 1.0
     for _ in range(iterations):
@@ -97,7 +97,10 @@ class LISTA(nn.Module):
             raise ValueError(f"lam must be at least 0 and finite, got {lam}")
         step = 1 / _largest_eigenvalue(dictionary)
         n = dictionary.shape[-2]
-        inwards, lateral = dictionary.mT * step, torch.eye(n) - step * (dictionary @ dictionary.mT)
+        inwards, lateral = (
+            dictionary.mT * step,
+            torch.eye(n, device=dictionary.device) - step * (dictionary @ dictionary.mT),
+        )
         self.dictionary = dictionary
         self.inwards = nn.ParameterList([inwards.clone() for _ in range(unrolled)])
         self.lateral = nn.ParameterList([lateral.clone() for _ in range(unrolled - 1)])

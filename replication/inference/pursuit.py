@@ -36,7 +36,7 @@ def l0_oracle(
     best = points.square().sum(-1)
     codes = points.new_zeros(len(x), n)
     for size in range(1, k + 1):
-        supports = torch.tensor(list(itertools.combinations(range(n), size)))
+        supports = torch.tensor(list(itertools.combinations(range(n), size)), device=x.device)
         for block in supports.split(max(BLOCK // (len(x) * size), 1)):
             atoms = rows[block]  # (block, size, d_in)
             solved = points @ torch.linalg.pinv(atoms)  # (block, samples, size)
@@ -98,7 +98,7 @@ def refit(
     more active rows than d_in the solution is that of a tiny ridge. It asks how good a support is, apart from the
     magnitudes that came with it (shrinkage).
     """
-    codes = torch.zeros(support.shape, dtype=torch.float64)
+    codes = torch.zeros(support.shape, dtype=torch.float64, device=x.device)
     rows, points, support = dictionary.double(), x.double(), support.clone()
     todo = support.any(-1).nonzero().squeeze(-1)
     while len(todo):
