@@ -94,13 +94,14 @@ pages.table_of(latents, ["tied_init", "options"], ["dead", "dead_heldout", "nmse
 # reconstructions the best in least squares, and is the unchanged run of the figure.
 #
 # Two runs that differ in nothing but the last digits of their first weights do not end at the same error: training
-# amplifies rounding. One condition measures that and nothing else. **Changes no larger than those of the nudged run mean
-# nothing.**
+# amplifies rounding. One condition measures that and nothing else. **Changes no larger than those of the nudged run
+# mean nothing.** Because they can be as large as the differences that C16 to C18 are about, these conditions have five
+# seeds; eps, whose effect is larger, has three.
 
 # %% tags=["remove-cell"]
 rows = pages.rows_of(dead.ABLATIONS, preset, "gao2024-ablations")
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Horizontal bars with one dot per seed: relative change of the normalised mean squared error for each ablation, a grey bar for a run whose first weights were only nudged, and a grey band from minus to plus one per cent."}, "figure": {"name": "fig-gao2024-ablations", "caption": "Change of NMSE when one thing is changed, against the unchanged run of the same seed; to the right is worse. Grey bar: a control that should do nothing. Grey band: within 1 %, what C16 and C17 allow. C16 compares the conditions 'not rescaled' and 'norms matched' with each other. The encoder's bias has its own, smaller and longer runs, because its claim is about convergence."}}
+# %% tags=["remove-input"] mystnb={"image": {"alt": "Horizontal bars with one dot per seed: relative change of the normalised mean squared error for each ablation, a grey bar for a run whose first weights were only nudged, and a grey band from minus to plus one per cent."}, "figure": {"name": "fig-gao2024-ablations", "caption": "Change of NMSE when one thing is changed, against the unchanged run of the same seed; to the right is worse. Grey bar: a control that should do nothing. Grey band: within 1 %, what C16 and C17 allow. C16 compares the conditions 'not rescaled' and 'norms matched' with each other. The encoder's bias has its own, smaller runs, because its claim is about convergence."}}
 figures.ablations(dead.relative_changes(rows), dead.CONDITIONS, dead.IRRELEVANT)
 # %% [markdown]
 # {download}`The table behind this figure <tables/gao2024-ablations.csv>`. Means over seeds:
@@ -111,9 +112,9 @@ pages.table_of(named, ["d_sae", "condition"], ["nmse", "nmse_untrained", "nmse_p
 
 # %% [markdown]
 # The statement about the encoder's bias holds *at convergence* only: the paper says that convergence is slightly slower
-# without it. Its pair of runs therefore has few latents and twice the tokens, and the verdict is *void* if one more
-# doubling of tokens would still change the error of either by 1 % or more. What the paper says about the ablations is
-# quoted from memory.
+# without it. Its pair of runs therefore has few latents and a small $k$, with which the error settles soonest, and the
+# verdict is *void* if one more doubling of tokens would still change the error of either by 1 % or more. What the paper
+# says about the ablations is quoted from memory.
 #
 # ## Adam's eps and the scale of the loss
 #

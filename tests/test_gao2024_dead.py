@@ -11,6 +11,7 @@ from replication import sae, store, train
 from replication.activations import Gaussian
 from replication.claims import NoEvidence
 from replication.papers.gao2024 import dead
+from replication.papers.gao2024.grid import GRIDS
 from replication.papers.gao2024.variants import CHANGES, VariedRun, varied
 from replication.sae.topk import TopK
 from replication.train import Run
@@ -111,7 +112,7 @@ def ablations(nmse=None, eps=None, late=0.0, spread=0.0001) -> pd.DataFrame:
             row = common | {"nmse": value + wobble * (condition in ("unscaled", "free norms", "without-bias"))}
             row |= {"change": condition} if condition in CHANGES else {}
             row |= {"options": "(('unit_norm', False),)"} if condition == "free norms" else {}
-            row |= {"tokens": 200} if condition in ("settled", "without-bias") else {}
+            row |= {"sparsity": 2} if condition in ("settled", "without-bias") else {}
             rows.append(row)
         rows += [common | {"adam_eps": e, "nmse": value + wobble} for e, value in (EPS_NMSE | (eps or {})).items()]
     table = pd.DataFrame(rows)
@@ -137,6 +138,7 @@ def test_the_grid_holds_every_condition():
         runs = list(dict.fromkeys(dead.ablation_runs(preset)))
         rows = pd.DataFrame([{"change": getattr(run, "change", np.nan), **vars(run), "nmse": 0.1} for run in runs])
         rows = rows.assign(options=rows.options.map(repr))
+        assert {run.tokens for run in runs} == {GRIDS[preset][3]}
         assert len(dead.errors(rows)) == 5 and len(dead.eps_changes(rows)) == 3 and len(runs) == 5 * 7 + 3 * 4
 
 

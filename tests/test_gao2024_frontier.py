@@ -75,6 +75,13 @@ def test_c3_needs_gated_to_be_close_and_prolu_to_be_worse(ratios, verdict):
     assert frontier.topk_equals_gated_and_beats_prolu(table(ratios)).verdict == verdict
 
 
+def test_c3_with_one_gradient_of_prolu_is_no_easier():
+    one = table({name: ratio for name, ratio in LIKE_GATED.items() if name != "prolu-ste"})
+    assert frontier.topk_equals_gated_and_beats_prolu(one).verdict == "replicated"
+    better = table({"topk": 1, "gated": 1.02, "prolu-relu": 0.7})
+    assert frontier.topk_equals_gated_and_beats_prolu(better).verdict == "partly"
+
+
 def test_c3_reports_the_distance_from_gated():
     evidence = frontier.topk_equals_gated_and_beats_prolu(table(LIKE_GATED))
     assert evidence.ours == pytest.approx(np.mean([0.02, 0.02204, 0.02408]), abs=1e-6)

@@ -7,6 +7,7 @@ import torch
 from replication import store, train
 from replication.activations import Gaussian
 from replication.claims import NoEvidence
+from replication.kernels import DENSE_BELOW
 from replication.papers.gao2024 import systems
 from replication.papers.gao2024.variants import Averaged, Dense, ReleasedAuxK, varied
 from replication.sae.topk import TopK
@@ -176,6 +177,12 @@ def test_measured_rows_have_what_claims_and_figures_read(tmp_path, monkeypatch):
     assert table[table.capacity * table.k / table.shards >= table.k].found.eq(1).all()
     [(_, row)] = systems.measure_departures([varied(RUN, "released-auxk")])
     assert row["pull"] > 0 and row["norm_error"] < 1e-6
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu", "paper"])
+def test_c34_is_timed_where_the_library_itself_takes_the_sparse_route(preset):
+    runs = systems.SPEED_UP.runs(preset)
+    assert runs and all(run.d_sae > DENSE_BELOW * run.sparsity for run in runs)
 
 
 def speeds(ratios, spread=0.01) -> pd.DataFrame:

@@ -29,7 +29,6 @@ def dead_latents_runs(preset: str) -> list[Run]:
 DEAD_LATENTS = Study(KEY, "dead-latents", "What keeps latents alive", dead_latents_runs, measure)
 
 
-LONGER = 2  # times the tokens of other runs: what a small dictionary needs to converge
 DEFAULT_EPS = 6.25e-10
 EPS = (DEFAULT_EPS, 1e-8, 1e-5)
 LOSS_SCALE = 1e-3
@@ -52,9 +51,8 @@ def default_run(preset: str, seed: int) -> Run:
 
 
 def settled_run(preset: str, seed: int) -> Run:
-    """As `default_run`, small enough and trained long enough to converge."""
-    run = make_run(preset, "topk", BATCH_SIZE[preset], GRIDS[preset][1][1], seed)
-    return replace(run, tokens=LONGER * run.tokens)
+    """A run with few latents, and fewer of them active than in `default_run`: it converges within its tokens."""
+    return make_run(preset, "topk", BATCH_SIZE[preset], GRIDS[preset][1][0], seed)
 
 
 def ablation_runs(preset: str) -> list[Run]:
@@ -142,8 +140,8 @@ CONDITIONS = {  # what the column `condition` says -> how a figure names it
     "norm-matched": "norms matched (released code)",
     "unscaled": "not rescaled",
     "free norms": "decoder norms free",
-    "settled": "small and long: default",
-    "without-bias": "small and long: no encoder bias",
+    "settled": "small: default",
+    "without-bias": "small: no encoder bias",
 }
 
 
@@ -151,7 +149,7 @@ def with_condition(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the column `condition`: what was changed, "eps" where it is Adam's."""
     change = rows.change if "change" in rows else pd.Series(np.nan, rows.index)
     named = np.select(
-        [rows.tokens > rows.tokens.min(), rows.options.str.contains("unit_norm"), rows.adam_eps != DEFAULT_EPS],
+        [rows.sparsity < rows.sparsity.max(), rows.options.str.contains("unit_norm"), rows.adam_eps != DEFAULT_EPS],
         ["settled", "free norms", "eps"],
         "default",
     )
