@@ -11,9 +11,8 @@
 #
 # {cite:t}`oneill2024`: weight of the penalty, top-k, hidden width, biases, and the geometry of what is learned.
 #
-# The page before this one found most of the loss in the dictionary and not in inference
-# ({doc}`amortisation2024-dictionary`); here the question is how much of either is a matter of choices that the comparison
-# held fixed. All models learn encoder and dictionary from data alone. The claims tested:
+# With nothing known, most of the loss is the dictionary's and not that of inference ({doc}`amortisation2024-unknown`); here the
+# question is how much of either is a matter of choices that the comparison held fixed. All models learn encoder and dictionary from data alone. The claims tested:
 #
 # - biases in the encoder do not help on data without an offset (**C15**);
 # - the MLP has a best hidden width (**C16**);
@@ -191,7 +190,7 @@ design.PUBLISHED_SCIKIT.style.hide(axis="index").format(precision=3, na_rep="–
 
 # %% [markdown]
 # The second table is the authors' (one seed, $\alpha = 0.05$). Whether alternation with exact steps finds more
-# of a dictionary than joint gradient descent is a question for equal data: {doc}`amortisation2024-dictionary` asks it.
+# of a dictionary than joint gradient descent is a question for equal data: {doc}`amortisation2024-unknown` asks it (C22).
 #
 # ## Verdicts
 

@@ -91,7 +91,7 @@ pages.table_of(grid.summary(rows), ["k", "n_atoms", "d_in"], ["oracle", "chance"
 # %% [markdown]
 # And in detail, half the range over data seeds after ±. *latent_fista* is FISTA with the dictionary that the method
 # learned: little better or even worse than the method's own latents, unless the dictionary is good. *dict_pearson* is
-# dictionary MCC as published (greedy, over centred entries), *dict_cosine* matches by cosine and assignment, and both
+# dictionary MCC as published (Pearson, over centred entries), *dict_cosine* matches by cosine and assignment, and both
 # have high chance levels of their own. *dict_q* puts the second on the scale from chance to 1. *moved* is what the second
 # half of training added to latent MCC.
 

@@ -143,7 +143,7 @@ def per_sample(points: pd.DataFrame, levels: Mapping[str, float]) -> Figure:
 
 _SCORES = (
     ("latent", "latent MCC on test samples", "random", "chance: random dictionary"),
-    ("pearson", "dictionary MCC (greedy Pearson)", "pearson", "chance: random dictionary"),
+    ("pearson", "dictionary MCC (Pearson)", "pearson", "chance: random dictionary"),
     ("cosine", "dictionary cosine (Hungarian)", "cosine", "chance: random dictionary"),
 )
 

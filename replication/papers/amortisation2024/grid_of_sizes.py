@@ -149,7 +149,7 @@ def learned(runs: list[Cell], data: list[SparseData]) -> dict[str, Tensor]:
         "latent_mcc": latent_mcc(codes, latents),
         "latent_half": latent_mcc(codes, curve[run.steps // 2][1]),
         "latent_fista": latent_mcc(codes, fista(test_x, dictionary, LAM, 500)),
-        "dict_pearson": dictionary_mcc(atoms, dictionary, "greedy"),
+        "dict_pearson": dictionary_mcc(atoms, dictionary),
         "dict_cosine": dictionary_cosine(atoms, dictionary),
         "mse": (test_x - latents @ dictionary).square().mean((-2, -1)),
         "active": (latents > 1e-4).float().mean((-2, -1)),
@@ -166,7 +166,7 @@ def controls(runs: list[Cell], data: list[SparseData]) -> dict[str, list | Tenso
         "oracle": latent_mcc(codes, fista(x, atoms, LAM, 500)),
         "chance": latent_mcc(codes, fista(x, other, LAM, 200)),
         "shuffled": [shuffled_mcc(one, generator) for one, generator in zip(codes, generators, strict=True)],
-        "dict_pearson_chance": dictionary_mcc(atoms, other, "greedy"),
+        "dict_pearson_chance": dictionary_mcc(atoms, other),
         "dict_cosine_chance": dictionary_cosine(atoms, other),
     }
     if run.k <= run.d_in and math.comb(run.n_atoms, run.k) <= SEARCHED:
