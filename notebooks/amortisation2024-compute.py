@@ -93,7 +93,7 @@ pages.table_of(inferred, ["n_atoms", "d_in", "method", "effort"], columns)
 # In the released formula of sparse coding the batch enters twice: terms that already sum over the batch are multiplied by
 # it again. The bars show the consequence beside the count.
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Bar charts, a panel per problem size, logarithmic scale: operations of one training step of the SAE and of sparse coding by the released formula, by the corrected formula and by torch's count of matrix products. The released bar of sparse coding stands far above its other two."}, "figure": {"name": "fig-amortisation2024-counts", "caption": "Operations of one full-batch training step at each size. Black: the formula of the released code. Full colour: corrected. Pale: matrix products as counted by torch, a lower bound by what it leaves out. For the SAE the three agree within a factor of two; for sparse coding the released formula does not."}}
+# %% tags=["remove-input"] mystnb={"image": {"alt": "Bar charts, a panel per problem size, logarithmic scale: operations of one training step of the SAE and of sparse coding by the released formula, by the corrected formula and by torch's count of matrix products. The released bar of sparse coding stands far above its other two."}, "figure": {"name": "fig-amortisation2024-counts", "caption": "Operations of one full-batch training step at each size. Grey: the formula of the released code. Full colour: corrected. Pale: matrix products as counted by torch, a lower bound by what it leaves out. For the SAE the three agree within a factor of two; for sparse coding the released formula does not."}}
 figures.counts(compute.sparse_coding_slip(times))
 
 # %% [markdown]

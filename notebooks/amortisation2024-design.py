@@ -102,7 +102,7 @@ columns = ["mse", design.LOOKED_AT, "mcc", "mcc_chance", "mcc_oracle", "q", "dic
 pages.table_of(topk, ["n_atoms", "d_in", "method", "top_k"], columns)
 
 # %% tags=["remove-input"]
-design.PUBLISHED_TOPK.style.hide(axis="index")
+pages.shown(design.PUBLISHED_TOPK)
 
 # %% [markdown]
 # {download}`The table of trained TopK <tables/amortisation2024-topk.csv>`. The authors' codes optimised under the rule
@@ -126,7 +126,7 @@ columns = ["mse", "mcc", "mcc_chance", "mcc_oracle", "q", "dictionary_mcc", "dic
 pages.table_of(width, ["n_atoms", "d_in", "k", "hidden"], columns)
 
 # %% tags=["remove-input"]
-design.PUBLISHED_WIDTHS.style.hide(axis="index").format(precision=3)
+pages.shown(design.PUBLISHED_WIDTHS)
 
 # %% [markdown]
 # ## Biases
@@ -147,7 +147,7 @@ columns = ["mse", "mcc", "mcc_chance", "mcc_oracle", "q", "dictionary_mcc", "dic
 pages.table_of(bias, ["method", "bias"], columns)
 
 # %% tags=["remove-input"]
-design.PUBLISHED_BIAS.style.hide(axis="index").format(precision=3)
+pages.shown(design.PUBLISHED_BIAS)
 
 # %% [markdown]
 # ## Superposition, seen in the dictionary
@@ -186,7 +186,7 @@ note = design.scikit_note(scikit)
 pages.facts({"note": note}) if scikit.empty else pages.table_of(scikit, ["n_atoms", "d_in", "k"], columns)
 
 # %% tags=["remove-input"]
-design.PUBLISHED_SCIKIT.style.hide(axis="index").format(precision=3, na_rep="–")
+pages.shown(design.PUBLISHED_SCIKIT)
 
 # %% [markdown]
 # The second table is the authors' (one seed, $\alpha = 0.05$). Whether alternation with exact steps finds more

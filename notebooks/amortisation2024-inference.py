@@ -50,7 +50,7 @@ figures.codes_known(known.curves(codes), known.levels(codes), known.PUBLISHED_CO
 # ± their standard deviation (published: over starts, of one data set), with *q* = (MCC − chance) / (oracle − chance).
 
 # %% tags=["remove-input"]
-known.final_table(codes)
+pages.shown(known.final_table(codes))
 
 # %% [markdown]
 # Wide MLPs fit the training samples within a few hundred steps and gain nothing on test samples after that. At the `cpu`
@@ -86,7 +86,7 @@ figures.dictionary_known(known.curves(shown), levels, known.PUBLISHED_STEPS_CURV
 figures.per_sample(known.inference_points(shown), levels)
 
 # %% tags=["remove-input"]
-known.final_table(given)
+pages.shown(known.final_table(given))
 
 # %% [markdown]
 # *Best on the way* is the highest value of a curve, known only with the truth in hand: the reconstruction loss keeps

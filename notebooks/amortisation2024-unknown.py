@@ -58,7 +58,7 @@ figures.neither_known(unknown.curves(rows), levels, unknown.PUBLISHED)
 # inference on its dictionary by a converged one: what then is missing to the oracle is the dictionary's fault.
 
 # %% tags=["remove-input"]
-unknown.final_table(rows)
+pages.shown(unknown.final_table(rows))
 
 # %% [markdown]
 # Test losses lie close together while the codes do not: **loss does not identify codes**. In the authors' figure the
@@ -77,7 +77,7 @@ figures.neither_known_compute(unknown.curves(rows), levels, unknown.PUBLISHED)
 # measured seconds, which include the scores along the curve. They are separate axes and are not added:
 
 # %% tags=["remove-input"]
-unknown.costs(rows)
+pages.shown(unknown.costs(rows))
 
 # %% [markdown]
 # ## Inference or dictionary?

@@ -29,12 +29,6 @@ cpu, gpu = stored["cpu"], stored.get("gpu")
 
 
 # %% tags=["remove-cell"]
-def shown(table):
-    text = table.to_html(index=False, border=0, classes="rows numbers", na_rep="–")
-    return HTML(f'<div class="table-scroll" tabindex="0">{text}</div>')
-
-
-# %% tags=["remove-cell"]
 def every(rows):
     rows = rows.dropna(subset="ms").sort_values(["method", "dead", "n", "ms"])
     found = rows[["method", "dead", "n", "implementation", "precision"]].astype({"n": int})
@@ -82,13 +76,13 @@ figures.step_times(cpu)
 # precision: 3× means that this library is three times as fast.
 
 # %% tags=["remove-input"]
-shown(step_table(cpu))
+pages.shown(step_table(cpu))
 # %% [markdown]
 # Every row, with the memory that it needed at most above what was in use before the autoencoder was built: weights, Adam's
 # moments and everything that a step makes.
 
 # %% tags=["remove-input"]
-shown(every(cpu))
+pages.shown(every(cpu))
 # %% [markdown]
 # Not every row does the same work. *eai-sparsify* is timed with Adam and AuxK like the others; its own *defaults* are sign
 # SGD in a schedule-free wrapper and no AuxK. The gradient of its AuxK reaches the decoder only. *sae-lens* leaves the norms
@@ -113,7 +107,7 @@ figures.step_parts(stored["cpu_parts"])
 
 # %% tags=["remove-input"]
 HTML("<p>They have not been measured: there is no <code>gpu.csv</code> yet.</p>") if gpu is None else HTML(
-    f"<p>Measured on {gpu.device.iloc[0]}, {gpu.date.iloc[0]}:</p>{shown(step_table(gpu)).data}{shown(every(gpu)).data}"
+    f"<p>Measured on {gpu.device.iloc[0]}, {gpu.date.iloc[0]}:</p>{pages.shown(step_table(gpu)).data}{pages.shown(every(gpu)).data}"
 )
 
 # %% [markdown]
@@ -136,7 +130,7 @@ def compared(quality):
 
 # %% tags=["remove-input"]
 quality = stored.get("quality")
-Markdown("Not measured yet: `make bench` writes `quality.csv`.") if quality is None else shown(compared(quality))
+Markdown("Not measured yet: `make bench` writes `quality.csv`.") if quality is None else pages.shown(compared(quality))
 
 # %% [markdown]
 # ## What a sweep costs
@@ -152,7 +146,7 @@ costs = rows.groupby(["paper", "preset", "architecture"]).agg(**sums).reset_inde
 costs["minutes"], costs["tokens a second"] = costs.minutes / 60, (costs.tokens / costs.minutes).astype(int)
 
 # %% tags=["remove-input"]
-shown(costs.drop(columns="tokens").round(1))
+pages.shown(costs.drop(columns="tokens").round(1))
 
 # %% tags=["remove-input"]
 pages.facts({"computed on": ", ".join(sorted(rows.device.unique()))})

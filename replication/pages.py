@@ -55,8 +55,13 @@ def table_of(rows: pd.DataFrame, by: list[str], columns: list[str]) -> HTML:
     )
     return HTML(
         _scroll(text.to_html(index=False, border=0, classes="rows numbers", float_format="{:g}".format))
-        + f"<details><summary>What the columns mean</summary><ul>{notes}</ul></details>"
+        + (f"<details><summary>What the columns mean</summary><ul>{notes}</ul></details>" if notes else "")
     )
+
+
+def shown(table: pd.DataFrame) -> HTML:
+    """A table whose cells are ready to be read."""
+    return HTML(_scroll(table.to_html(index=False, border=0, classes="rows numbers", na_rep="–")))
 
 
 def _plus_minus(mean: float, spread: float) -> str:
@@ -204,4 +209,4 @@ def stored_rows(preset: str) -> HTML:
                 "computing time": duration(found.seconds.sum()) if len(found) else "–",
             }
         )
-    return HTML(_scroll(pd.DataFrame(lines).to_html(index=False, border=0, classes="rows numbers")))
+    return shown(pd.DataFrame(lines))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from replication.figures import COLOURS, CONTROL, PUBLISHED, _band, _panels
 
@@ -136,6 +137,7 @@ def per_sample(points: pd.DataFrame, levels: Mapping[str, float]) -> Figure:
         _level(axes, levels["oracle"], "l0 oracle", "-", COLOURS["topk"])
         _level(axes, levels["random"], "chance: random dictionary", "--")
         axes.set(xscale="log", xlabel=name)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     panels[0].set_ylabel("latent MCC on test samples")
     _legend(figure, panels)
     return figure
