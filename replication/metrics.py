@@ -96,16 +96,14 @@ DEFINITIONS = {
     "delta_ce_zero": Definition("ΔCE of zero", "ΔCE with the activation set to 0", "control"),
     "delta_ce_mean": Definition("ΔCE of mean", "ΔCE with the activation set to its mean", "control"),
     "loss_recovered": Definition("recovered", "1 − ΔCE / ΔCE of zero", "zero ablation: 0"),
-    "latent_mcc": Definition("latent MCC", "mean |Pearson| of codes and latents, matched one to one", "see chance"),
+    "latent_mcc": Definition("latent MCC", "mean |Pearson| of codes and latents, matched one to one", "oracle: 1"),
     "q": Definition("q", "(latent MCC − chance) / (oracle − chance)", "random dictionary: 0, oracle: 1"),
     "chance": Definition("chance", "latent MCC of FISTA with a random dictionary", "control"),
     "shuffled": Definition("shuffled", "latent MCC of true codes in a random order of samples", "control"),
     "oracle": Definition("oracle", "latent MCC of the best inference with the true dictionary", "control"),
     "fista": Definition("FISTA", "latent MCC of FISTA with the true dictionary", "control"),
-    "dictionary_mcc": Definition("dict. MCC", "mean |Pearson| of atoms and dictionary rows, matched", "see chance"),
-    "dictionary_cosine": Definition(
-        "dict. cosine", "mean |cosine| of atoms and dictionary rows, matched", "see chance"
-    ),
+    "dictionary_mcc": Definition("dict. MCC", "mean |Pearson| of atoms and dictionary rows, matched", "oracle: 1"),
+    "dictionary_cosine": Definition("dict. cosine", "mean |cosine| of atoms and dictionary rows, matched", "oracle: 1"),
     "compute_share": Definition(
         "compute", "share of the language model's own training at which its loss was ΔCE above its last", "perfect: 1"
     ),
