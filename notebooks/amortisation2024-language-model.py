@@ -140,6 +140,8 @@ pages.verdicts(amortisation2024.CLAIMS, ["C18", "C19"], preset)
 # - **Training.** The paper resamples dead latents, here there are none of its tricks; latents that died cannot be sampled
 #   and do not count. Its runs see hundreds of times as many tokens, which an MLP encoder, having more to learn, may need
 #   more than an SAE.
+# - **The start.** Both encoders start as the same function, because a random start left nearly all latents of the MLP encoder
+#   dead ({doc}`log`). That can hold the two together, so that no difference here says less than it would from other starts.
 # - **The L0.** One number of active latents is compared. The right panel shows how the score moves with it.
 #
 # ## What differs from the paper, and what this ran on

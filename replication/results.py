@@ -211,7 +211,7 @@ def row(study: Study, preset: str, run, measured: dict) -> dict:
     described |= {f.name: _plain(getattr(run, f.name)) for f in fields(run)}
     source = run.source.provenance() if isinstance(run, train.Run) else {}
     origin = source | {"code": study.code(run)} | provenance()
-    if taken := measured.keys() & (described | origin):
+    if taken := measured.keys() & {*described, *origin, "own", "stale"}:  # the last two are added when rows are read
         raise ValueError(f"{study.paper} {study.name}: measured {', '.join(sorted(taken))} is a column of every row")
     return described | measured | origin
 

@@ -92,9 +92,10 @@ def test_a_measurement_that_is_not_finite_is_refused_by_name():
     assert table(study(1, 2, measure=broken), "cpu").nmse.tolist() == [0.5]
 
 
-def test_a_measurement_with_the_name_of_another_column_is_refused():
-    named = study(1, measure=lambda runs: ((run, {"paper": 0.5}) for run in runs))
-    with pytest.raises(ValueError, match="toy: measured paper is a column of every row"):
+@pytest.mark.parametrize("name", ["paper", "seed", "code", "own"])
+def test_a_measurement_with_the_name_of_another_column_is_refused(name):
+    named = study(1, measure=lambda runs: ((run, {name: 0.5}) for run in runs))
+    with pytest.raises(ValueError, match=f"toy: measured {name} is a column of every row"):
         compute(named, "cpu", report=quiet)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from replication import inference, matching
-from replication.claims import Claim, Evidence, NoEvidence, mean_interval
+from replication.claims import NOTHING, Claim, Evidence, NoEvidence, mean_interval
 from replication.inference import Encoder
 from replication.papers.amortisation2024.grid import KEY, over_data_seeds
 from replication.results import Study
@@ -505,7 +505,7 @@ def peak_is_dense(rows: pd.DataFrame) -> Evidence:
         edge |= (peak.isin([min(mcc[method].columns), max(mcc[method].columns)])).any()
     table = pd.DataFrame(excess)
     if edge:
-        return Evidence("void", float("nan"), float("nan"), float("nan"), "a peak lies at an end of the sweep")
+        return Evidence("void", *NOTHING, "a peak lies at an end of the sweep")
     return Evidence(
         over_data_seeds(table.min(axis=1), table.max(axis=1)),
         *mean_interval(table.min(axis=1)),

@@ -13,13 +13,13 @@ from torch import nn
 
 from replication.activations import LanguageModelActivations
 from replication.claims import NOTHING, Claim, Evidence, NoEvidence, judge
-from replication.corpora import HubDataset, PythonSource
 from replication.evaluate import explanations as n2g
 from replication.evaluate.downstream import downstream, subject
 from replication.evaluate.probes import KEPT, Labelled, balanced_weights, probe, python_tasks
 from replication.evaluate.reconstruction import passed, reconstruction
 from replication.inference.proximal import fista
 from replication.papers.amortisation2024.grid import KEY
+from replication.papers.sources import SOURCES
 from replication.results import Study
 from replication.sae import SAE
 from replication.sae.relu import ReLU
@@ -29,28 +29,6 @@ from replication.train import Run, Trained, estimate_seconds, train
 
 SEEDS = (0, 1, 2)
 ENCODERS = ("sae", "mlp", "fista")
-SOURCES = {  # those of the other pages on language models: activations are harvested once
-    "smoke": LanguageModelActivations(
-        "pygpt-0.5m", "blocks.1.hook_resid_pre", PythonSource(max_files=60), tokens=2**14, heldout_tokens=2**11
-    ),
-    "cpu": LanguageModelActivations(
-        "pygpt-2m", "blocks.2.hook_resid_post", PythonSource(), tokens=3 * 2**18, heldout_tokens=2**15
-    ),
-    "gpu": LanguageModelActivations(
-        "pygpt-7m",
-        "blocks.3.hook_resid_post",
-        PythonSource(("stdlib", "site-packages")),
-        tokens=42 * 10**6,
-        heldout_tokens=2**18,
-    ),
-    "paper": LanguageModelActivations(
-        "openai-community/gpt2",
-        "blocks.8.hook_resid_post",  # the same activations as resid_pre of layer 9
-        HubDataset("Skylion007/openwebtext", revision="refs/convert/parquet", max_documents=100_000),
-        tokens=5 * 10**7,
-        heldout_tokens=2**20,
-    ),
-}
 
 
 class Grid(NamedTuple):
