@@ -152,8 +152,7 @@ figures.times(times)
 
 # %% tags=["remove-input"]
 columns = ["ms_step", "ms_step_ratio", "us_sample", "us_sample_ratio"]
-shown = times.fillna({column: float("nan") for column in columns})
-pages.table_of(shown, ["n_atoms", "d_in", "method", "effort"], columns)
+pages.table_of(times, ["n_atoms", "d_in", "method", "effort"], columns)
 
 # %% [markdown]
 # Sparse coding has no inference of its own; its codes are those of the optimisation. The oracle is timed where there are

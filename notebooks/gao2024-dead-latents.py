@@ -130,9 +130,14 @@ pages.table_of(named, ["d_sae", "condition"], ["nmse", "nmse_untrained", "nmse_p
 # and the smaller the larger the batch is; the paper's batches have 131,072 tokens, so that its critical eps is lower
 # than the one seen here.
 
+# %% tags=["remove-cell"]
+scales = pages.rows_of(dead.LOSS_SCALES, preset, "gao2024-loss-scales")
+
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Left: normalised mean squared error against eps divided by the scale of the loss, on logarithmic axes. Right: bars with one dot per seed, the relative change of the error when the loss is multiplied by one thousandth, at three values of eps, with a grey band within one per cent."}, "figure": {"name": "fig-gao2024-loss-scale", "caption": "Left: NMSE against eps divided by the scale of the loss; the first point is the paper's eps at scale 1. Band: lowest to highest seed. Right: change of NMSE when the loss is multiplied by 1/1000, at the paper's eps, at the usual default of 1e-8 and at 1e-5. Linear inside the grey band (1 %), logarithmic beyond it."}}
-figures.loss_scale(dead.with_condition(rows), dead.eps_changes(rows), dead.IRRELEVANT)
+figures.loss_scale(dead.with_condition(scales), dead.eps_changes(scales), dead.IRRELEVANT)
 # %% [markdown]
+# {download}`The table behind this figure <tables/gao2024-loss-scales.csv>`.
+#
 # ## Verdicts
 
 # %% tags=["remove-input"]
@@ -146,7 +151,7 @@ pages.verdicts(gao2024.CLAIMS, claims, preset)
 # GPT-2 small; dictionaries have hundreds to thousands of latents, in which far fewer die than in millions; batches hold
 # thousands of tokens instead of 131,072, which makes gradients noisier and eps less critical; and runs are short, with
 # learning rates raised to match. A latent is looked up as dead every 16 steps. The paper shows the dead share against
-# tokens; here it is known at the end of a run. At which size and $k$ the paper made its ablations is not known.
+# tokens; here the figure has its end, and the tables have it along the run (`curve_dead`). At which size and $k$ the paper made its ablations is not known.
 # Intervals are Student's $t$ over seeds, and ablations are paired: the same seed draws the same weights and the same
 # order of tokens.
 

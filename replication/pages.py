@@ -1,6 +1,7 @@
 """What the cells of a page call: parameters, tables, verdicts, provenance. Each call is one line in a notebook."""
 
 import html
+from math import isnan
 from pathlib import Path
 
 import matplotlib
@@ -65,7 +66,14 @@ def shown(table: pd.DataFrame) -> HTML:
 
 
 def _plus_minus(mean: float, spread: float) -> str:
-    digits = 3 if abs(mean) < 1 else 2 if abs(mean) < 10 else 1
+    """Mean and half range with as many digits as they can bear; a dash where there is nothing."""
+    if isnan(mean):
+        return "–"
+    if 0 < max(abs(mean), spread) < 5e-4:
+        return f"{mean:.1e}" if spread < 0.05 * abs(mean) else f"{mean:.1e} ± {spread:.1e}"
+    digits = 3 if abs(mean) < 1 else 2 if abs(mean) < 10 else 1 if abs(mean) < 1000 else 0
+    if not digits:
+        return f"{mean:,.0f}" if spread < 0.5 else f"{mean:,.0f} ± {spread:,.0f}"
     return f"{mean:.{digits}f}" if spread < 0.5 * 10**-digits else f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 

@@ -20,6 +20,24 @@ def test_a_table_shows_mean_and_spread_with_definitions():
     assert "0.200 ± 0.100" in shown and "<td>4.00</td>" in shown and "mean predictor: 1" in shown
 
 
+@pytest.mark.parametrize(
+    "mean, spread, text",
+    [
+        (0.2, 0.1, "0.200 ± 0.100"),
+        (0.2, 0.0001, "0.200"),
+        (0.0002, 0.1, "0.000 ± 0.100"),
+        (2e-5, 1e-5, "2.0e-05 ± 1.0e-05"),
+        (2e-5, 1e-7, "2.0e-05"),
+        (0.0, 0.0, "0.000"),
+        (466944000.0, 0.0, "466,944,000"),
+        (12.34, 0.2, "12.3 ± 0.2"),
+        (float("nan"), float("nan"), "–"),
+    ],
+)
+def test_a_number_has_as_many_digits_as_it_can_bear(mean, spread, text):
+    assert pages._plus_minus(mean, spread) == text
+
+
 def test_every_verdict_has_a_colour_dark_enough_for_white_text():
     assert pages.COLOURS.keys() == set(VERDICTS)
     for colour in pages.COLOURS.values():
