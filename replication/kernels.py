@@ -7,10 +7,8 @@ the choice of route: on a GPU with Triton the kernels of `triton_kernels` do the
 
 import importlib.util
 import math
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +17,11 @@ from torch.nn.functional import embedding_bag
 
 from replication.shapes import Float, Int, Tensor
 
-DENSE_BELOW = 512
+DENSE_BELOW = {"cpu": 12, "cuda": 512}
 """Up to this many latents per selected one, gradients of the weights are products with a scattered dense matrix
 (measured on a CPU with bf16 products; on an H200 the sparse kernels win from 600 to 900 at a batch of 4,096)."""
 ENCODE_ELEMENTS = 2**29
 """Pre-activations held at once: the tokens of a batch are encoded in turns where there would be more."""
-PACKED_LATENTS = 2**16
-"""The index of a latent must fit into the 16 bits that a bfloat16 leaves free in a 32-bit key."""
-PACKED_ROWS = 128
 
 
 class Selected(NamedTuple):
@@ -57,13 +52,23 @@ class TokensOf:
 
     def __init__(self, indices: Tensor, n: int):
         self.indices, self.n = indices, n
-        self._groups = None
 
-    @property
+    @cached_property
     def groups(self):
-        if self._groups is None:
-            self._groups = _triton().group_by_latent(self.indices, self.n)
-        return self._groups
+        """What the Triton kernels make of it."""
+        return _triton().group_by_latent(self.indices, self.n)
+
+    @cached_property
+    def bags(self) -> tuple[Tensor, Tensor]:
+        """The slots, as positions in the flattened (batch, k), sorted by latent, and where each latent's begin."""
+        latents = self.indices.flatten()
+        if latents.is_cuda:
+            latents, slots = latents.sort(stable=True)
+        else:  # numpy sorts 16-bit integers by radix, eight times as fast as torch
+            narrow = np.uint16 if self.n <= 2**16 else np.int32
+            slots = torch.from_numpy(np.argsort(latents.numpy().astype(narrow), kind="stable"))
+            latents = latents[slots]
+        return slots, torch.searchsorted(latents, torch.arange(self.n, device=latents.device))
 
 
 @cache
@@ -81,61 +86,24 @@ def uses_triton(x: Tensor) -> bool:
     return x.is_cuda and _triton() is not None
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+def _group_size(n: int, k: int) -> int:
+    """The largest power of two up to sqrt(n / k) that divides n: about as many groups as candidates are left."""
+    return math.gcd(1 << int(math.log2(n / k) / 2), n)
 
 
-@cache
-def _partition_pays() -> bool:
-    """Whether numpy's partition of integers beats `torch.topk` of the same integers here, timed once.
+def _largest_bits(pre: Float[Tensor, "batch n"], k: int) -> Int[Tensor, "batch k"]:
+    """Indices of the k largest of each row of bfloat16s; rows without k positive numbers fill up with others.
 
-    It does with AVX2 and with Intel's AVX-512, about twofold. AMD's Zen 4 has the instruction that it relies on with
-    AVX-512 in microcode, and there it takes twice as long.
+    The bits of positive numbers compare as integers do, which is faster. The k groups with the largest maxima hold the
+    k largest numbers, so that only the maxima and the members of these groups are searched.
     """
-    keys = np.random.default_rng(0).integers(0, 2**31, (PACKED_ROWS, 2048), dtype=np.int32)
-
-    def seconds(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(5):
-            began = time.thread_time()
-            work()
-            times.append(time.thread_time() - began)
-        return min(times)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a thread that waits for another one would count as busy
-    try:
-        return seconds(lambda: np.partition(keys, -16)) < seconds(lambda: torch.from_numpy(keys).topk(16, sorted=False))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _packed_largest(pre: Tensor, k: int) -> Tensor:
-    """Indices of the k largest of each row of bfloat16s on a CPU; rows without k positive numbers fill up with others.
-
-    A number and its index share one 32-bit integer, so that a partition of integers, which numpy does in vector
-    registers, moves both: about three times as fast as `torch.topk`, which moves pairs. A thread works through its rows
-    in blocks that stay in its cache. Where numpy is slow, `torch.topk` chooses the same integers.
-    """
-    n, threads = pre.shape[-1], torch.get_num_threads()
-    if not _partition_pays():
-        keys = pre.detach().view(torch.int16).int().bitwise_left_shift_(16) | torch.arange(n, dtype=torch.int32)
-        return keys.topk(k, dim=-1, sorted=False).values.bitwise_and_(PACKED_LATENTS - 1).long()
-    bits, low = pre.detach().view(torch.int16).numpy(), np.arange(n, dtype=np.int32)
-    indices = np.empty((len(pre), k), np.int64)
-
-    def work(first: int) -> None:
-        keys = np.empty((PACKED_ROWS, n), np.int32)
-        for start in range(first * PACKED_ROWS, len(pre), threads * PACKED_ROWS):
-            block = bits[start : start + PACKED_ROWS]
-            key = np.left_shift(block, 16, out=keys[: len(block)], dtype=np.int32, casting="unsafe")
-            np.bitwise_or(key, low, out=key)
-            key.partition(n - k, axis=-1)
-            np.bitwise_and(key[:, n - k :], PACKED_LATENTS - 1, out=indices[start : start + PACKED_ROWS])
-
-    list(_pool(threads).map(work, range(threads)))
-    return torch.from_numpy(indices)
+    bits, n = pre.detach().view(torch.int16), pre.shape[-1]
+    size = _group_size(n, k)
+    if size == 1:
+        return bits.topk(k, dim=-1, sorted=False).indices
+    groups = bits.view(-1, size, n // size).amax(1).topk(k, dim=-1, sorted=False).indices
+    members = (groups.unsqueeze(1) + torch.arange(0, n, n // size).view(1, -1, 1)).flatten(1)
+    return members.gather(1, bits.gather(1, members).topk(k, dim=-1, sorted=False).indices)
 
 
 def largest(pre: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
@@ -146,16 +114,15 @@ def largest(pre: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch
     """
     if uses_triton(pre):
         return _triton().topk(pre, k)
-    if pre.dtype == torch.bfloat16 and k < pre.shape[-1] <= PACKED_LATENTS:
-        indices = _packed_largest(pre, k)
+    if pre.dtype == torch.bfloat16 and not pre.is_cuda:
+        indices = _largest_bits(pre, k)
         return pre.gather(-1, indices), indices
     return pre.topk(k, dim=-1, sorted=False)
 
 
 def keep_largest(pre: Float[Tensor, "batch n"], k: int) -> Float[Tensor, "batch n"]:
-    """`pre` with all but the k largest of each row set to 0, chosen as in `largest`."""
-    kept = torch.zeros_like(pre, dtype=torch.bool).scatter_(-1, largest(pre.detach(), k)[1], True)
-    return torch.where(kept, pre, 0)
+    """ReLU(pre) with all but the k largest of each row set to 0, chosen as in `largest`."""
+    return pre.relu() * torch.zeros_like(pre).scatter_(-1, largest(pre.detach(), k)[1], 1.0)
 
 
 def keep_largest_of_batch(active: Float[Tensor, "batch n"], count: int) -> Float[Tensor, "batch n"]:
@@ -167,18 +134,23 @@ def keep_largest_of_batch(active: Float[Tensor, "batch n"], count: int) -> Float
     flat = active.detach().flatten()
     if flat.is_cuda or flat.element_size() > 4:
         kept = torch.zeros_like(flat, dtype=torch.bool).index_fill_(0, flat.topk(count, sorted=False).indices, True)
-        return torch.where(kept.view_as(active), active, 0)
+        return active * kept.view_as(active)
     bits = flat.view(torch.int16 if flat.element_size() == 2 else torch.int32).numpy()
     least = np.partition(bits, len(bits) - count)[len(bits) - count]
     kept = bits > least
     if least > 0:
         kept[np.flatnonzero(bits == least)[: count - np.count_nonzero(kept)]] = True
-    return torch.where(torch.from_numpy(kept).view_as(active), active, 0)
+    return active * torch.from_numpy(kept).view_as(active)
+
+
+def _densely(tokens_of: TokensOf) -> bool:
+    """Whether a product with a dense matrix is faster than sums over the tokens of each latent."""
+    return tokens_of.n <= DENSE_BELOW[tokens_of.indices.device.type] * tokens_of.indices.shape[1]
 
 
 def _by_triton(tokens_of: TokensOf, source: Tensor) -> bool:
     """Whether sums over the tokens of each latent are the Triton kernels' work: where there are many latents."""
-    return uses_triton(source) and tokens_of.n > DENSE_BELOW * tokens_of.indices.shape[1]
+    return uses_triton(source) and not _densely(tokens_of)
 
 
 def _rows_gradient(tokens_of: TokensOf, weights: Tensor, source: Tensor, dtype: torch.dtype) -> Tensor:
@@ -186,23 +158,28 @@ def _rows_gradient(tokens_of: TokensOf, weights: Tensor, source: Tensor, dtype: 
     n, indices = tokens_of.n, tokens_of.indices
     if _by_triton(tokens_of, source):
         return _triton().rows_gradient(tokens_of.groups, weights, source, n)
-    if n <= DENSE_BELOW * weights.shape[1]:
+    if _densely(tokens_of):
         scattered = torch.zeros(
             n, len(source), dtype=dtype, device=source.device
         )  # latent-major: no copy before the mm
         scattered[indices, torch.arange(len(source), device=source.device).unsqueeze(-1)] = weights.to(dtype)
         return (scattered @ source.to(dtype)).to(source.dtype)
-    contributions = (weights.unsqueeze(-1) * source.unsqueeze(1)).flatten(0, 1)
-    return source.new_zeros(n, source.shape[1]).index_add_(0, indices.flatten(), contributions)
+    slots, begin = tokens_of.bags
+    return embedding_bag(
+        slots // indices.shape[1], source, begin, per_sample_weights=weights.flatten()[slots], mode="sum"
+    )
 
 
-def _products(x: Tensor, rows: Tensor, indices: Tensor, dtype: torch.dtype) -> Tensor:
+def _products(x: Tensor, rows: Tensor, tokens_of: TokensOf, dtype: torch.dtype) -> Tensor:
     """x[b] . rows[indices[b, j]] for every token b and slot j."""
+    indices = tokens_of.indices
     if uses_triton(x):
         return _triton().products(x, rows, indices)
-    if len(rows) <= DENSE_BELOW * indices.shape[1]:
+    if _densely(tokens_of):
         return (x.to(dtype) @ rows.to(dtype).T).gather(1, indices).to(x.dtype)
-    return torch.bmm(rows[indices], x.unsqueeze(-1)).squeeze(-1)
+    with torch.enable_grad():  # they are the gradient of `_combine` in its values, for which torch has a kernel
+        values = x.new_zeros(indices.shape, requires_grad=True)
+        return torch.autograd.grad(_combine(values, indices, rows.detach()), values, x)[0]
 
 
 def _combine(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
@@ -229,7 +206,7 @@ class _SparseDecode(torch.autograd.Function):
     def backward(ctx, grad):
         values, rows = ctx.saved_tensors
         grad_rows = _rows_gradient(ctx.tokens_of, values, grad, ctx.dtype)
-        return _products(grad, rows, ctx.tokens_of.indices, ctx.dtype), grad_rows, None, None
+        return _products(grad, rows, ctx.tokens_of, ctx.dtype), grad_rows, None, None
 
 
 class _TopKEncode(torch.autograd.Function):

@@ -39,7 +39,7 @@ def auxiliary_loss(
     real = dead.clamp(max=sae.d_sae - 1)
     bias = sae.b_enc.index_select(0, real).masked_fill(dead >= sae.d_sae, -torch.inf)  # padding has nothing to add
     pre = torch.addmm(bias, centred, sae.W_enc.T.index_select(0, real).T)
-    latents = keep_largest(pre, min(k_aux, len(dead))).relu()
+    latents = keep_largest(pre, min(k_aux, len(dead)))
     explained = latents @ sae.W_dec.index_select(0, real)
     spread = (residual - residual.mean(0)).square().sum(-1).mean()
     return squared_error(residual, explained) / spread.clamp(min=torch.finfo(spread.dtype).tiny)

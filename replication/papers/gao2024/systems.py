@@ -201,7 +201,8 @@ def average_changes(rows: pd.DataFrame) -> pd.DataFrame:
 
 # C34: sparse kernels against dense products
 
-SPEED = {  # n, k with n / k above kernels.DENSE_BELOW, up to which gradients are dense products; tokens per timed step
+# n, k with n / k above kernels.DENSE_BELOW, up to which gradients are dense products; tokens per timed step
+SPEED = {
     "smoke": (((2**12, 4), (2**13, 4)), 256),
     "cpu": (((2**14, 16), (2**15, 16)), 1024),
     "gpu": (((2**15, 32), (2**16, 32), (2**17, 32)), 4096),

@@ -97,7 +97,7 @@ class ReleasedAuxK(Varied):
         with torch.no_grad():
             residual = x - self(x).recon
         marks = x.new_zeros(self.d_sae + 1).index_fill_(0, dead.clamp(max=self.d_sae), 1.0)  # the last: padding
-        latents = keep_largest(self.pre(x) * marks[:-1], min(self.k_aux, self.d_sae)).relu()
+        latents = keep_largest(self.pre(x) * marks[:-1], min(self.k_aux, self.d_sae))
         spread = (residual - residual.mean(0)).square().sum(-1).mean()
         auxk = squared_error(residual + self.b_dec.detach(), self.decode(latents)) / spread
         return main._replace(loss=main.loss + self.aux_coefficient * auxk)
@@ -141,7 +141,7 @@ class Dense(Varied):
     makes every gradient from it. Selection, AuxK, Adam and projection stay."""
 
     def objective(self, x: Tensor, dead: Tensor, ramp: float | Tensor = 1.0, target: Tensor | None = None) -> Objective:
-        latents = keep_largest(self.pre(x), self.k).relu()
+        latents = keep_largest(self.pre(x), self.k)
         recon = self.decode(latents)
         error = squared_error(x, recon)
         loss = error / self.scale
