@@ -84,6 +84,18 @@ class Lee(Normalisation):
         return (x - mean) / scale, lambda recon: recon * scale + mean
 
 
+class LayerNorm(Normalisation):
+    """Of released TopK SAEs (OpenAI's sparse_autoencoder; SAELens' `layer_norm`): subtract the mean over d_in from each
+    token, then divide by its standard deviation (divisor d_in - 1) plus 1e-5. It is undone *without* the 1e-5."""
+
+    per_token = True
+
+    @staticmethod
+    def apply(x, constant=None):
+        mean, std = x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+        return (x - mean) / (std + 1e-5), lambda recon: recon * std + mean
+
+
 class Gemma(Normalisation):
     """Lieberum et al. 2024 (Gemma Scope), sec. 3.1: divide by one constant s = sqrt(E|x|^2), so that E|x/s|^2 = 1."""
 
@@ -96,7 +108,13 @@ class Gemma(Normalisation):
         return x / constant, lambda recon: recon * constant
 
 
-NORMALISATIONS: dict[str, type[Normalisation]] = {"none": Keep, "gao": Gao, "lee": Lee, "gemma": Gemma}
+NORMALISATIONS: dict[str, type[Normalisation]] = {
+    "none": Keep,
+    "gao": Gao,
+    "lee": Lee,
+    "layernorm": LayerNorm,
+    "gemma": Gemma,
+}
 """Name -> what a run asks for by it, and what an SAE file records."""
 
 

@@ -149,10 +149,13 @@ def verdict(claim: Claim, rows: pd.DataFrame, preset: str, missing: int = 0) -> 
 
 
 def _subject(rows: pd.DataFrame) -> str:
-    """The language models behind a table, or that there is none."""
+    """The language models behind a table, what it names as its `subject`, or that there is none."""
+    if "subject" in rows:
+        return ", ".join(sorted(rows.subject.unique()))
     if "source" not in rows:
         return "synthetic data"
-    return ", ".join(sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique()))
+    models = sorted(rows["source"].str.extract(r"model='([^']+)'")[0].dropna().unique())
+    return ", ".join(models) or "synthetic data"
 
 
 def scorecard(claims: Sequence[Claim], preset: str, *, committed: bool = False) -> list[Verdict]:

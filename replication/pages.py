@@ -60,9 +60,10 @@ def table_of(rows: pd.DataFrame, by: list[str], columns: list[str]) -> HTML:
     )
 
 
-def shown(table: pd.DataFrame) -> HTML:
-    """A table whose cells are ready to be read."""
-    return HTML(_scroll(table.to_html(index=False, border=0, classes="rows numbers", na_rep="–")))
+def shown(table: pd.DataFrame, *, wrap: bool = False) -> HTML:
+    """A table whose cells are ready to be read; `wrap` breaks long ones into lines."""
+    classes = "rows" if wrap else "rows numbers"
+    return HTML(_scroll(table.to_html(index=False, border=0, classes=classes, na_rep="–")))
 
 
 def _plus_minus(mean: float, spread: float) -> str:

@@ -52,7 +52,7 @@ class Study:
     def runs(self, preset: str) -> list:
         """The runs of a preset, each once."""
         check_preset(preset)
-        return list(dict.fromkeys(self.grid(preset)))
+        return list(_once(self.grid, preset))
 
     def key(self, run) -> str:
         """12 hexadecimal digits over the run and the name of what is measured on it: the name of its row."""
@@ -87,6 +87,12 @@ class Study:
                 row = own.get(key) or others[key]
                 found[run] = row | {"own": key in own, "stale": self.is_stale(run, row, committed=key not in own)}
         return found
+
+
+@cache
+def _once(grid: Callable[[str], list], preset: str) -> tuple:
+    """Each run of a grid once. A run checks itself when it is made, which adds up over every study."""
+    return tuple(dict.fromkeys(grid(preset)))
 
 
 def check_preset(preset: str) -> None:

@@ -137,7 +137,8 @@ def test_normalisations_can_be_undone(name):
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
     kind = NORMALISATIONS[name]
     normal, undo = kind.apply(x, kind.fit and kind.fit(x))
-    torch.testing.assert_close(undo(normal), x)
+    inexact = {"atol": 1e-4, "rtol": 0} if name == "layernorm" else {}  # its 1e-5 is not undone
+    torch.testing.assert_close(undo(normal), x, **inexact)
     if name == "gao":
         torch.testing.assert_close(normal.mean(-1), torch.zeros(5), atol=1e-6, rtol=0)
         torch.testing.assert_close(normal.norm(dim=-1), torch.ones(5))

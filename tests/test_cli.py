@@ -25,7 +25,7 @@ def invoke(*arguments: str):
     "arguments, message",
     [
         (["run", "gao2024", "--preset", "cpuu"], "preset must be one of smoke, cpu, gpu, paper, got 'cpuu'"),
-        (["run", "gao2025"], "paper must be one of gao2024, amortisation2024, got 'gao2025'"),
+        (["run", "gao2025"], f"paper must be one of {', '.join(PAPERS)}, got 'gao2025'"),
         (["show", "frontiers"], "figure must be one of frontier, error-gap"),
         (["show", "frontier"], "no rows are stored for preset cpu"),
         (["book", "--page", "gao"], "page must be one of"),

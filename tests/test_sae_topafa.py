@@ -7,6 +7,7 @@ import torch
 from test_sae_batchtopk import D_IN, D_SAE, NONE_DEAD, SparseCodes, trained_on_codes
 
 from replication import sae as library
+from replication.sae.base import geometric_median
 from replication.sae.topafa import TopAFA, afa_selection
 
 
@@ -71,9 +72,19 @@ class TestSelection:
         kept = afa_selection(torch.tensor([[2.0, 1.0]]), torch.tensor([1.0, 3.0]), torch.tensor([3.0]), "nearest")
         assert kept.tolist() == [[False, True]]
 
+    def test_no_selection_keeps_every_latent_whatever_the_target(self):
+        assert select([3.0, 4.0, 0.0], 4.5, "all") == [0, 1, 2] == select([3.0, 4.0, 0.0], 0.1, "all")
+        sae, x = make(rule="all"), SparseCodes().draw(20, 2)
+        assert torch.equal(sae(x).latents, sae.pre(x).relu())
+
+    def test_of_equals_the_first_are_kept_wherever_they_stand(self):
+        assert select([1.0, 2.0, 1.0, 2.0, 1.0, 0.0], 3.0) == [0, 1, 3]  # 4 + 4 + 1
+        assert select([1.0, 2.0, 1.0, 2.0, 1.0, 0.0], 3.1, "first-to-exceed") == [0, 1, 2, 3]
+
     @pytest.mark.parametrize("rule", ["nearest", "first-to-exceed"])
     def test_rule_against_a_loop(self, rule):
         sae, x = make(rule=rule), SparseCodes().draw(50, 2)
+        x = x[x.norm(dim=-1) > 0]  # without b_dec a token of no atoms has no latents
         sae.initialise(x)
         latents, active = sae(x).latents, sae.pre(x).relu()
         for token, kept, values in zip(x, latents, active, strict=True):
@@ -153,6 +164,14 @@ def test_a_tied_encoder_starts_at_the_norm_of_the_input():
     sae.initialise(x)
     energy = sae.pre(x).relu().square().sum(-1).mean()
     torch.testing.assert_close(energy, (x - sae.b_dec).square().sum(-1).mean())
+    assert sae.b_dec.count_nonzero() == 0
+    centred = make(centred_start=True)
+    centred.initialise(x)
+    torch.testing.assert_close(centred.b_dec.detach(), geometric_median(x))
+    assert centred.b_dec.norm() > 0.1
+    twice = make(init_scale=2)
+    twice.initialise(x)
+    torch.testing.assert_close(twice.W_enc, 2 * sae.W_enc)
     free = make(tied_init=False)
     before = free.W_enc.detach().clone()
     free.initialise(x)
@@ -176,7 +195,13 @@ def test_training_matches_norms_and_leaves_no_encoder_bias(tmp_path):
 
 
 def test_options_survive_a_file(tmp_path):
-    options = {"rule": "first-to-exceed", "afa_loss": False, "target_centred": True, "k_aux": 3}
+    options = {
+        "rule": "first-to-exceed",
+        "afa_loss": False,
+        "target_centred": True,
+        "init_scale": 0.5,
+        "centred_start": True,
+    }
     sae = make(1e-6, **options)
     sae.save(tmp_path / "sae.safetensors")
     again = library.load(tmp_path / "sae.safetensors")
@@ -184,7 +209,15 @@ def test_options_survive_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("rule", "nearer"), ("aux_coefficient", -1), ("k_aux", 0), ("sparsity", 0), ("sparsity", -1)]
+    "field, value",
+    [
+        ("rule", "nearer"),
+        ("init_scale", 0),
+        ("aux_coefficient", -1),
+        ("k_aux", 0),
+        ("sparsity", 0),
+        ("sparsity", -1),
+    ],
 )
 def test_nonsense_is_refused_by_name_and_value(field, value):
     with pytest.raises(ValueError, match=f"{field}.*{value}"):

@@ -79,7 +79,9 @@ class TestContract:
         magnitude = sae.W_enc.detach().clone()
         sae.initialise(x, y)
         torch.testing.assert_close(sae.b_pre, geometric_median(x))
-        torch.testing.assert_close(sae.b_dec.detach(), geometric_median(y))
+        torch.testing.assert_close(
+            sae.b_dec.detach(), torch.zeros(y.shape[1]) if name == "topafa" else geometric_median(y)
+        )
         torch.testing.assert_close(sae.pre(x), (x - sae.b_pre) @ sae.W_enc + sae.b_enc)
         assert torch.equal(sae.W_enc, magnitude)
 

@@ -4,11 +4,11 @@ import sys
 from types import ModuleType
 
 from replication.activations import LanguageModelActivations, harvest
-from replication.papers import amortisation2024, gao2024
+from replication.papers import amortisation2024, gao2024, jumprelu2024, topafa2025
 from replication.results import Study, compute, duration, missing
 from replication.train import Run, default_device
 
-PAPERS: dict[str, ModuleType] = {gao2024.KEY: gao2024, amortisation2024.KEY: amortisation2024}
+PAPERS: dict[str, ModuleType] = {module.KEY: module for module in (gao2024, amortisation2024, topafa2025, jumprelu2024)}
 
 
 def paper(key: str) -> ModuleType:
