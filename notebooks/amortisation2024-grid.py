@@ -69,7 +69,7 @@ figures.differences(grid.differences(rows, k), grid.boundaries(rows, k), grid.ME
 # The theorem predicts no gap for $M \ge N$, whatever $K$, and a gap for every $M < N$. Two other things shape the picture.
 # Where $M$ is too small for recovery, no method can do well, and there is nothing to lead by. And the lead is over the *whole* of
 # what a method learned. Sparse coding has its own dictionary, and a better one, so that a lead on this map is not yet a
-# gap of inference; {doc}`amortisation2024-unknown` takes the two apart.
+# gap of inference; {doc}`amortisation2024-dictionary` takes the two apart.
 #
 # ## The same with chance and oracle
 

@@ -9,11 +9,21 @@ Subject:  synthetic sparse codes of known truth; on the last page pygpt-2m (`cpu
 Differs:  the text of the paper was not at hand: definitions are those of the authors' released code and stored results.
 """
 
-from replication.papers.amortisation2024 import compute, design, grid_of_sizes, known, language_model, theorem, unknown
+from replication.papers.amortisation2024 import (
+    compositions,
+    compute,
+    design,
+    dictionary,
+    grid_of_sizes,
+    known,
+    language_model,
+    theorem,
+    unknown,
+)
 from replication.papers.amortisation2024.grid import KEY as KEY
 
 TITLE = "Compute-optimal inference and provable amortisation gap in sparse autoencoders"
-PAGES = (theorem, known, unknown, compute, grid_of_sizes, design, language_model)
+PAGES = (theorem, known, unknown, compute, grid_of_sizes, dictionary, compositions, design, language_model)
 STUDIES = tuple(study for page in PAGES for study in page.STUDIES)
 FIGURES = {name: entry for page in PAGES for name, entry in page.FIGURES.items()}
 CLAIMS = tuple(

@@ -477,7 +477,6 @@ def costs(rows: pd.DataFrame) -> pd.DataFrame:
 LEAD_ITO = 0.05  # C10
 LEAD_DICTIONARY = 0.1  # C11, in q
 LEAD_DL = 0.15  # C22
-SHARE = 0.7  # C20
 
 
 def richer_is_better(rows: pd.DataFrame) -> Evidence:
@@ -568,24 +567,6 @@ def gap_shares(rows: pd.DataFrame) -> pd.DataFrame:
     return means.assign(gap=gap, inference=gap - left, dictionary=left, share=left / gap)
 
 
-def dictionary_is_the_bottleneck(rows: pd.DataFrame) -> Evidence:
-    """C20: the dictionary's share of the SAE's gap, at one of the rule's two sizes, which is at most partly."""
-    sae = gap_shares(rows).query("label == 'SAE'")
-    if (sae.gap <= 0).any():
-        return Evidence("void", *NOTHING, "the SAE leaves no gap to the oracle")
-    outcome = over_data_seeds(sae.share - SHARE, sae.share - 0.5)
-    mean, low, high = mean_interval(sae.share)
-    return Evidence(
-        "partly" if outcome == "replicated" else outcome,
-        mean,
-        low,
-        high,
-        f"of the SAE's gap of {sae.gap.mean():.3f} to the oracle, FISTA on its own dictionary closes "
-        f"{sae.inference.mean():+.3f} and the true dictionary the rest: a share of {mean:.0%} is the dictionary's, "
-        f"above {SHARE:.0%} in {(sae.share > SHARE).mean():.0%} of data seeds; measured at one of the rule's two sizes",
-    )
-
-
 def turns_beat_adam(rows: pd.DataFrame) -> Evidence:
     """C22: dictionary learning by turns minus sparse coding as published."""
     found = labelled(rows)
@@ -648,19 +629,6 @@ CLAIMS = (
         statistic="log10 of that ratio, corrected",
         study=UNKNOWN,
         test=sparse_coding_costs_more,
-    ),
-    Claim(
-        id="amortisation2024-C20",
-        statement="What keeps an SAE from recovering codes is its dictionary, not its encoder (the follow-up).",
-        rule=(
-            f"(oracle - FISTA on the SAE's dictionary) / (oracle - SAE) > {SHARE}, {_SEEDS}, at (N, M, K) = (16, 8, 3) "
-            "and (64, 16, 3), the oracle being FISTA with the true dictionary. At the first size alone at most partly; "
-            "the sign is right where the share is above one half."
-        ),
-        published="about 96 % from the stored results of 2024; 57 % inference for TopK at n = 100 in the follow-up",
-        statistic="the dictionary's share of the gap between the SAE and the oracle",
-        study=UNKNOWN,
-        test=dictionary_is_the_bottleneck,
     ),
     Claim(
         id="amortisation2024-C22",
