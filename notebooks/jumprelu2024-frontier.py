@@ -175,9 +175,8 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J2", "J3", "J4", "J5"], preset)
 # tokens: 768 steps with `cpu`. There the page has one site, the residual stream after layer 2; with `gpu` and `paper`
 # JumpReLU, TopK and Gated with RI-L1 are compared at three layers and all three sites, the residual stream, the output of the
 # MLP and that of the attention heads, everything else at one of them. The harm is averaged over 64 contexts instead of
-# 2,048, with contexts of the small model's length. With `cpu` the dials have few settings, two of ReLU with L1, of JumpReLU
-# with L1 and of the original Gated and one of ReLU with L0: between two settings a frontier is taken for straight in
-# logarithms, which flatters a method whose true one bends upwards between them, as that of Gated does where it is known.
+# 2,048, with contexts of the small model's length. With `cpu` the dials have few settings, two of ReLU with L1 and of JumpReLU
+# with L1 and one of ReLU with L0: between two settings a frontier is taken for straight in logarithms.
 #
 # As in the recipe of {cite:t}`lieberum2024`, JumpReLU is trained by Adam without momentum ($\beta_1=0$) at a rate that never
 # falls. In a run of hundreds of steps its weights still move when it ends, and its seeds may differ more than those of the
@@ -185,8 +184,8 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J2", "J3", "J4", "J5"], preset)
 #
 # The learning rate of each method was chosen on its own among powers of two, with one seed and no look at the results of this
 # page: that of JumpReLU from three, at this very site, by FVU, with a seed that is not reported; those of TopK, Gated and
-# ReLU for the pages of {cite:t}`gao2024`, at the same site but with that paper's normalisation and with twice as many latents
-# or more ({doc}`log`). JumpReLU also had its bandwidth and its start chosen for short runs, as {doc}`jumprelu2024-why`
+# ReLU for the pages of {cite:t}`gao2024`, at the same site but with that paper's normalisation and with other numbers of
+# latents ({doc}`log`). JumpReLU also had its bandwidth and its start chosen for short runs, as {doc}`jumprelu2024-why`
 # discusses. Gated and ReLU let $\lambda$ grow over the first quarter of the tokens, JumpReLU over half. AuxK has the settings of
 # {cite:t}`gao2024`, with an exact top-k; the paper uses an approximate one. Intervals are Student's $t$ over seeds, which draw
 # the initial weights and the order of the tokens; the held-out text is always the same.

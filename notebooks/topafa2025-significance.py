@@ -11,7 +11,7 @@
 #
 # {cite:t}`lee2025`, the tests and code lengths that stand in the released notebooks, made for the reviews.
 #
-# On the page before, the errors that decide between methods lie close together. Two arguments were added to tell them
+# In the released results the errors that decide between methods lie close together. Two arguments were added to tell them
 # apart: a significance test, and the length of the code that a token is turned into. Both are recomputed here, first from
 # the authors' own numbers and then from the rows of {doc}`topafa2025-top-afa`. The claims:
 #

@@ -142,9 +142,12 @@ pages.table_of(controls, ["control"], columns)
 # norm of the input. Where "no selection" comes out like top-AFA, the selection does nothing; where "no norm loss" does, the
 # loss does nothing.
 #
-# The two targets explain the last two controls. The loss draws $\lVert f\rVert$ to $\lVert x\rVert$; the selection stops at
-# $\lVert x-b_{dec}\rVert$. While $b_{dec}$ is small they agree. Where $b_{dec}$ takes up the mean of the inputs, the second is
-# smaller: the loss makes latents larger and the selection answers by keeping fewer.
+# The last two controls are about the two targets. The loss draws $\lVert f\rVert$ to $\lVert x\rVert$; the selection stops at
+# $\lVert x-b_{dec}\rVert$. As long as $b_{dec}$ makes the second a little *larger*, all positive pre-activations together fall
+# short of it, and the selection removes nothing. Where the two are equal ("centred target"), or the second is smaller ("centred
+# start"), the selection cuts. What it cuts is lost to the norm, so that the loss makes the remaining latents larger, and
+# fewer of the larger ones reach the target: only the squared error stands against such a spiral. The column
+# *L0/positive* says which of the two regimes a row is in, and the ratios *‖f‖/‖x−b‖* and *‖f‖/‖x‖* which target it has met.
 #
 # ## Verdicts
 

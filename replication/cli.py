@@ -1,8 +1,9 @@
-"""`replicate`: run, status, scorecard, snapshot, show, models, book."""
+"""`replicate`: run, status, scorecard, snapshot, show, suite, models, book."""
 
 import json
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from tokenizers import Tokenizer
 from replication import language_models, papers
 from replication.claims import scorecard as judge_all
 from replication.corpora import PythonSource
-from replication.paths import MODELS
+from replication.papers import jumprelu2024
+from replication.paths import CACHE, MODELS
 from replication.results import COMMITTED, check_preset, copy_rows, duration, estimate, missing, table
 from replication.train import default_device
 
@@ -139,6 +141,23 @@ def show(
         target = out or Path(f"{figure}.{preset}.png")
         figures.named(function)(*arguments(rows)).savefig(target)
         print(target)
+
+
+@app.command()
+def suite(
+    preset: Preset = "cpu",
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the suite; data/cache/suites/PRESET when left out")
+    ] = None,
+) -> None:
+    """Train SAEs at every layer and site, save them in the layout of Gemma Scope, read every file back and check it."""
+    from replication import suite as files
+
+    with _one_line_errors():
+        check_preset(preset)
+        folder = out or CACHE / "suites" / preset
+        found = files.write(jumprelu2024.scope.suite(preset), folder, partial(print, file=sys.stderr, flush=True))
+        print(f"{len(found)} SAEs in {folder}")
 
 
 @app.command()

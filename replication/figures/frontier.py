@@ -23,12 +23,16 @@ class Look(NamedTuple):
         return self._asdict()
 
 
-LOOKS = {  # drawn in this order: TopK on top
+LOOKS = {  # drawn in this order: TopK and JumpReLU on top
     "prolu-relu": Look("ProLU, ReLU gradient", COLOURS["prolu"], "v", "--"),
     "prolu-ste": Look("ProLU, STE", COLOURS["prolu"], "^"),
+    "gated-original": Look("Gated, original", COLOURS["gated"], "d", "--"),
     "gated": Look(NAMES["gated"], COLOURS["gated"], "D"),
     "relu": Look(NAMES["relu"], COLOURS["relu"], "s"),
+    "relu-l0": Look("ReLU + L0", COLOURS["relu"], "P", "--"),
+    "jumprelu-l1": Look("JumpReLU + L1", COLOURS["jumprelu"], "X", "--"),
     "topk": Look(NAMES["topk"], COLOURS["topk"], "o"),
+    "jumprelu": Look(NAMES["jumprelu"], COLOURS["jumprelu"], "*"),
 }
 
 

@@ -132,7 +132,7 @@ PLANS = {  # at `gpu` and `paper` three layers at about the depths of the paper'
             "jumprelu": LAMBDAS["cpu"],
             "topk": (8, 16, 40),
             "gated": (0.1, 0.2, 0.45),
-            "gated-original": (0.1, 0.45),
+            "gated-original": (0.1, 0.2, 0.45),
             "relu": (0.07, 0.4),
             "relu-l0": (0.03,),
             "jumprelu-l1": (0.07, 0.28),
