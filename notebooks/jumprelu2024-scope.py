@@ -209,7 +209,8 @@ pages.verdicts(jumprelu2024.CLAIMS, ["G1", "G2", "G3", "G11", "G12"], preset)
 # fits, not at zero and at the decoder's transpose. The values of $\lambda$ are ours; of the paper's only 6e-4 and 1e-3 are
 # known. BOS tokens inside a context, one per source file, count like any other token, and so do the ends of files.
 #
-# Seeds are three where claims are judged and one elsewhere; the paper trains each autoencoder once. Frequencies are
+# Every seed is trained at one layer (all three sites, and the ladder of widths), the other layers with the first alone
+# (`cpu`), so that intervals over seeds are those of one layer; the paper trains each autoencoder once. Frequencies are
 # measured on tens of thousands of tokens instead of 20 million, so that latents rarer than one in ten thousand look dead. The learning
 # rate was chosen once, at one site, on data of another seed. The thresholds that turn the paper's words
 # into rules (twice, three times, 90 %) are ours.

@@ -46,7 +46,7 @@ pages.open_page(preset)
 # $$
 #
 # $$
-# k = \arg\min_m \Big|\sqrt{s_{\pi(1)} + \dots + s_{\pi(m)}} - \lVert x - b_{dec}\rVert\Big| ,
+# k = \arg\min_m \Big|\sqrt{s_{\pi(1)} + \cdots + s_{\pi(m)}} - \lVert x - b_{dec}\rVert\Big| ,
 # $$
 #
 # with $\pi$ the order of falling $s$, and $f$ keeps the $k$ first. The nearest norm decides, from above or from below:
@@ -95,12 +95,12 @@ figures.error_against_l0(table, published.results())
 # layer, half the range after ±; controls are further below:
 
 # %% tags=["remove-input"]
-middle = lm.shown_layer(table).rename(columns=lm.LABELS)
-columns = ["L0/d", "paper's NMSE", "nmse", "fvu", "nmse_pca", "nmse_untrained", "dead", "late gain"]
+middle = lm.printed(lm.shown_layer(table))
+columns = ["L0/d", "1000 × paper's NMSE", "nmse", "fvu", "nmse_pca", "nmse_untrained", "dead", "late gain"]
 pages.table_of(middle, ["method", "dial"], columns)
 
 # %% [markdown]
-# *dial* is $k/d$, for top-AFA $\lambda d$; *floor* is the ReLU autoencoder. *Paper's NMSE* is the error of the figure. *NMSE* is measured from the mean token and
+# *dial* is $k/d$, for top-AFA $\lambda d$; *floor* is the ReLU autoencoder. *Paper's NMSE* is the error of the figure, here in thousandths. *NMSE* is measured from the mean token and
 # *FVU* on the model's own activations, as on the other pages of this book; *NMSE PCA* is the error of as many principal
 # components as L0, zero from $d$ on. *late gain* is the drop of the logarithm of the training error over the last doubling of
 # tokens, 0 for a run that is done.
@@ -132,8 +132,8 @@ figures.lambda_sweep(lm.lambda_sweep(rows), lm.published_sweep())
 # %% tags=["remove-input"] mystnb={"image": {"alt": "NMSE against L0 over d on logarithmic axes for the controls, each a marker of its own, over the line of TopK, with a dotted line where L0 equals d."}, "figure": {"name": "fig-topafa2025-controls", "caption": "top-AFA with one thing changed. Bars: lowest to highest seed, in both directions. A marker above the TopK line has a larger error than TopK with as many latents."}}
 figures.controls(lm.controls(rows), table)
 # %% tags=["remove-input"]
-controls = lm.controls(rows).rename(columns=lm.LABELS)
-columns = ["L0/d", "paper's NMSE", "over TopK", "L0/positive", "‖f‖/‖x−b‖", "‖f‖/‖x‖", "bias", "dead"]
+controls = lm.printed(lm.controls(rows))
+columns = ["L0/d", "1000 × paper's NMSE", "over TopK", "L0/positive", "‖f‖/‖x−b‖", "‖f‖/‖x‖", "bias", "dead"]
 pages.table_of(controls, ["control"], columns)
 
 # %% [markdown]
@@ -141,6 +141,10 @@ pages.table_of(controls, ["control"], columns)
 # of them. *‖f‖/‖x−b‖* and *‖f‖/‖x‖* are medians over tokens, with $b = b_{dec}$; *bias* is $\lVert b_{dec}\rVert$ over the median
 # norm of the input. Where "no selection" comes out like top-AFA, the selection does nothing; where "no norm loss" does, the
 # loss does nothing.
+#
+# The four starts ask whether L0 is learned or inherited. A start at twice the scale has latents twice as large, of which the rule
+# keeps fewer before anything is learned. If L0 at the end still follows the start, its scale is a dial for the number of
+# latents, set by the initial draw instead of by the user.
 #
 # The last two controls are about the two targets. The loss draws $\lVert f\rVert$ to $\lVert x\rVert$; the selection stops at
 # $\lVert x-b_{dec}\rVert$. As long as $b_{dec}$ makes the second a little *larger*, all positive pre-activations together fall
@@ -155,6 +159,10 @@ pages.table_of(controls, ["control"], columns)
 pages.verdicts(topafa2025.CLAIMS, ["H1", "A1", "A2", "A3", "A4", "A5", "A7", "A8", "X5", "X6"], preset)
 
 # %% [markdown]
+# A rule that is to hold in every layer, or in every layer at every $\lambda$, is *partly* replicated if it holds in at least half
+# of them, on average over seeds. All verdicts are about runs of this length: where the curves above still fall, a number of
+# active latents or an error may change with more training, and the paper's runs were far longer.
+#
 # Whether differences as small as the paper's mean anything, and what they cost in bits, is on the next page
 # ({doc}`topafa2025-significance`). Whether top-AFA finds true directions can only be asked on synthetic data
 # ({doc}`topafa2025-truth`).

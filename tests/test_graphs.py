@@ -37,7 +37,8 @@ def test_lists_are_padded_and_one_recording_serves_a_length():
     assert len({x.data_ptr() for x, _ in seen}) == 1
 
 
-def test_replayed_training_equals_plain_training():
+def test_replayed_training_equals_plain_training(monkeypatch):
+    monkeypatch.setattr(training, "_uses_bf16", lambda device: False)  # in bf16 many are equal: which one, is not fixed
     batches = list(RUN.source.batches(RUN.batch, RUN.tokens, seed=0))
     plain, replayed = (training._Trainee(RUN, torch.cat(batches), "cpu") for _ in range(2))
     recorded = []

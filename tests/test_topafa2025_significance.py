@@ -50,6 +50,9 @@ def test_a6_needs_a_lower_error_over_seeds_in_every_layer():
     better = significance.beats_significantly(table(afa=(1.5, 1.2, 0.8, 1.1, 1.2)))
     assert better.verdict == "replicated" and better.ours == pytest.approx(np.log10(0.8 / 0.99), abs=0.01)
     assert significance.beats_significantly(table(afa=(2,) * 5)).verdict == "not replicated"
+    falling = table(afa=(2,) * 5)
+    falling["curve_error"] = [[2.0, 1.0, 0.5]] * len(falling)
+    assert significance.beats_significantly(falling).verdict == "void"
     rows = table(afa=(1.5, 1.2, 0.8, 1.1, 1.2))
     afa = rows.architecture == "topafa"
     noisy = rows.assign(lee_nmse=rows.lee_nmse * np.where(afa, rows.seed.map({0: 0.7, 1: 1.0, 2: 1.4}), 1))

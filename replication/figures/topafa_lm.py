@@ -59,6 +59,7 @@ def error_against_l0(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
                 _star(axes, runs, COLOURS[method])
         axes.set(xscale="log", yscale="log", xlabel="L0 / d", title=f"layer {layer:g} (paper's layer {theirs[number]})")
         _plain_log(axes.xaxis, (1, 3))
+        axes.xaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel("NMSE of standardised tokens")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
@@ -180,6 +181,7 @@ def controls(shown: pd.DataFrame, table: pd.DataFrame) -> Figure:
         axes.plot(x, y, **look, markeredgewidth=0.6, linestyle="none", label=name, zorder=4)
     axes.set(xscale="log", yscale="log", xlabel="L0 / d", ylabel="NMSE of standardised tokens")
     _plain_log(axes.xaxis)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

@@ -43,6 +43,7 @@ def differences(released: pd.DataFrame, ours: pd.DataFrame, over_seeds: pd.DataF
     left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     right.axvline(1, color=CONTROL, linewidth=1.2)
     _plain_log(right.xaxis)
+    right.xaxis.set_major_formatter("{x:g}")
     for axes in (left, right):
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
@@ -73,6 +74,7 @@ def false_alarms(released: pd.DataFrame, ours: pd.DataFrame, placebo: pd.DataFra
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     _plain_log(axes.xaxis, (1, 3))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.legend(loc="best")
     return figure
 
@@ -99,6 +101,7 @@ def lengths(table: pd.DataFrame, picks: pd.DataFrame) -> Figure:
                 axes.plot(row.bits / 1000, row.lee_nmse, **look, linestyle="none", zorder=4, label=label)
         axes.set(xscale="log", yscale="log", xlabel="bits per token (thousands)", title=f"layer {layer:g}")
         _plain_log(axes.xaxis, (1, 3))
+        axes.xaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel("NMSE of standardised tokens")
     entries = dict(zip(*panels[0].get_legend_handles_labels()[::-1], strict=True))
     for axes in panels[1:]:

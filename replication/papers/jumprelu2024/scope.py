@@ -305,9 +305,9 @@ def residual_harms_more(rows: pd.DataFrame) -> Evidence:
         f"delta LM loss in the residual stream is {np.exp(mean):.1f} times that of the other sites (layers with every "
         f"seed: {judged_layers}), and over all layers higher for {(everywhere.harm > 0).sum()} of {len(everywhere)} "
         f"pairs of layer and site, {np.exp(everywhere.harm.min()):.1f} to {np.exp(everywhere.harm.max()):.1f} times; "
-        f"FVU differs by a factor of up to {np.exp(furthest):.2f} ({similar}). As a share of the harm of mean ablation, "
-        f"the loss left in the residual stream is {np.exp(everywhere.ablated.mean()):.1f} times that of the others; mean "
-        f"ablation harms {ablation.min():.1f} to {ablation.max():.1f} times as much there",
+        f"FVU differs by a factor of up to {np.exp(furthest):.2f} ({similar}). As a share of the harm of mean "
+        f"ablation, the loss left in the residual stream is {np.exp(everywhere.ablated.mean()):.1f} times that of the "
+        f"others; mean ablation harms {ablation.min():.1f} to {ablation.max():.1f} times as much there",
     )
 
 
@@ -392,8 +392,8 @@ def frequencies_fall(rows: pd.DataFrame) -> Evidence:
         low,
         high,
         f"the median of log10 frequency changes by {mean:+.2f} per doubling of the width (log10 of the mean frequency, "
-        f"L0 over the number of live latents, by {slopes['mean'].mean():+.2f}); latents above 10 %, means over runs: {listed}; "
-        f"{none} of {len(found)} runs have none",
+        f"L0 over the number of live latents, by {slopes['mean'].mean():+.2f}); latents above 10 %, means over runs: "
+        f"{listed}; {none} of {len(found)} runs have none",
     )
 
 
@@ -518,8 +518,9 @@ CLAIMS = (
         rule=(
             "Mean of ln(delta LM loss of res / that of attn or mlp), interpolated in log-log at the L0 of the residual "
             "SAEs, above 0: with its interval over the layers trained with every seed, and for every layer and site; "
-            "and the largest |ln FVU ratio| below ln 2 in the same two ways. Void if mean ablation does not harm at least twice as much in the "
-            "residual stream as at the other sites, or if fewer than half of the points are matched."
+            "and the largest |ln FVU ratio| below ln 2 in the same two ways. Void if mean ablation does not harm at "
+            "least twice as much in the residual stream as at the other sites (geometric mean over layers), or if "
+            "fewer than half of the points are matched."
         ),
         published="res clearly above mlp and attn (Fig. 2), FVU comparable (Fig. 13); curves, no numbers",
         statistic="mean of ln(delta LM loss in the residual stream / that at another site) at equal L0",
