@@ -70,7 +70,7 @@ pages.open_page(preset)
 # to another width is $\lambda d$, in the paper 6, 12, 24, 32 and 48. Note that the loss compares with $\lVert x\rVert$ and
 # the selection with $\lVert x - b_{dec}\rVert$.
 #
-# Baselines differ in nothing but selection and norm loss. As in the released code, all methods start with $b_{dec} = 0$, no
+# Baselines differ in selection and norm loss, and in the learning rate (end of the page). As in the released code, all methods start with $b_{dec} = 0$, no
 # encoder bias, and an encoder at the scale where $\mathbb E\lVert\mathrm{ReLU}(xW_{enc})\rVert^2 =
 # \mathbb E\lVert x\rVert^2$. With the start that this book uses elsewhere the baselines would have an error several times as
 # large in the dense regime ({doc}`log`), and top-AFA would seem to win.
