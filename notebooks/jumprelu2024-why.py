@@ -254,8 +254,7 @@ figures.into_pre(why.variants(into, by="bandwidth"))
 # ## Verdicts
 #
 # A comparison between short trainings may only say who is faster. So the $g$ of J9, J10 and J12 is also computed from runs
-# with half of the samples. A claim of equal errors is void if the second half changed $g$ by more than 0.05, a claim that one
-# is larger if it took away more than that.
+# with half of the samples, and a claim is void if the second half changed it by more than 0.05.
 
 # %% tags=["remove-input"]
 pages.verdicts(jumprelu2024.CLAIMS, ["J1", "J9", "J10", "J11", "J12"], preset)

@@ -70,8 +70,8 @@ pages.open_page(preset)
 # to another width is $\lambda d$, in the paper 6, 12, 24, 32 and 48. Note that the loss compares with $\lVert x\rVert$ and
 # the selection with $\lVert x - b_{dec}\rVert$.
 #
-# Baselines differ in selection and norm loss, and in the learning rate (end of the page). As in the released code, all methods start with $b_{dec} = 0$, no
-# encoder bias, and an encoder at the scale where $\mathbb E\lVert\mathrm{ReLU}(xW_{enc})\rVert^2 =
+# Baselines differ in selection and norm loss, and in the learning rate (end of the page). As in the released code, all
+# methods start with $b_{dec} = 0$, no encoder bias, and an encoder at the scale where $\mathbb E\lVert\mathrm{ReLU}(xW_{enc})\rVert^2 =
 # \mathbb E\lVert x\rVert^2$. With the start that this book uses elsewhere the baselines would have an error several times as
 # large in the dense regime ({doc}`log`), and top-AFA would seem to win.
 #
@@ -171,10 +171,10 @@ pages.verdicts(topafa2025.CLAIMS, ["H1", "A1", "A2", "A3", "A4", "A5", "A7", "A8
 #
 # Unless the page was built with the `paper` preset, the subject is a small language model trained on Python source, not GPT-2
 # small, and runs are far shorter than 20,000 steps. With the `cpu` preset dictionaries have $8d$ latents instead of $16d$,
-# minibatches 256 tokens, and the grid of $k$ is thinned. Each method has the learning rate at which it did best in pilot runs on
-# the middle layer, with a seed and an order of data that no row has: of $5\times10^{-4}$, $10^{-3}$, $2\times10^{-3}$ and
-# $4\times10^{-3}$ it was $2\times10^{-3}$ for TopK, which BatchTopK has as well, and $10^{-3}$ for top-AFA. The `gpu` preset halves
-# both; the paper uses $3\times10^{-4}$ for all. Step counts decide the dense regime: from $L0 = d$ on, the error is that
+# minibatches 256 tokens, and the grid of $k$ is thinned. Learning rates come from single pilot runs on the middle layer, with a
+# seed and an order of data that no row has: $2\times10^{-3}$ for TopK, which BatchTopK has as well, and $10^{-3}$ for top-AFA. The
+# search was not equally wide: $4\times10^{-3}$ was tried for TopK alone, so that top-AFA may be tuned less well. The `gpu` preset
+# halves both rates untried; the paper uses $3\times10^{-4}$ for all. Step counts decide the dense regime: from $L0 = d$ on, the error is that
 # of an optimiser which is not done.
 #
 # The auxiliary loss is that of the rest of this book: its residual is detached and its error divided by the residual's

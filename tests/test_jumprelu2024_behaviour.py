@@ -74,10 +74,11 @@ def test_j6_needs_more_than_gated_and_few_in_all(counts, verdict):
     assert behaviour.more_are_frequent(types_table(counts)).verdict == verdict
 
 
-def test_j6_looks_at_no_number_where_the_mean_frequency_is_high():
+def test_j6_counts_latents_of_every_sparsity():
     rows = types_table().assign(d_sae=64)  # L0 / M is 6 % at least
-    evidence = behaviour.more_are_frequent(rows)
-    assert evidence.verdict == "partly" and "no SAE is sparse enough" in evidence.summary
+    assert "where the mean frequency" not in behaviour.more_are_frequent(rows).summary
+    many = rows.assign(**{"above_0.1": 100 * rows["above_0.1"]})
+    assert "not replicated)" in behaviour.more_are_frequent(many).summary
 
 
 def test_j6_is_void_or_untested_without_a_match():

@@ -55,12 +55,6 @@ def test_wedge():
     assert norms.wedge(3.0) == (0.5, math.inf)
 
 
-def test_the_interval_scales_the_wedge():
-    """eps (h - 1) = 0.1 * 5 = 0.5."""
-    low, high = norms.norm_interval(torch.tensor([2.0]), eps=0.1, h=6)
-    assert (low.item(), high.item()) == pytest.approx((2 * math.sqrt(2 / 3), 2 * math.sqrt(2)))
-
-
 def test_eps_lower_bound():
     """|z|^2 = 4, |f|^2 = 1: a gap of 3, over h - 1 = 10. The other way round 3 / 4 over 10."""
     z, f = torch.tensor([2.0, 1.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])

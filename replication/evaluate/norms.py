@@ -71,12 +71,6 @@ def wedge(c: float) -> tuple[float, float]:
     return (1 + c) ** -0.5, (1 - c) ** -0.5 if c < 1 else float("inf")
 
 
-def norm_interval(z_norm: Float[Tensor, "*n"], eps: float, h: float) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Least and largest |f| that |z| allows: |z| times the slopes of `wedge(eps (h - 1))`. `h` may be any m."""
-    low, high = wedge(eps * (h - 1))
-    return z_norm * low, z_norm * high
-
-
 def relative_gap(z_norm: Float[Tensor, "*n"], f_norm: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """| |z|^2 - |f|^2 | / |f|^2 = |1 / r^2 - 1| with r = |f| / |z|: what the bound compares with eps (m - 1).
 
