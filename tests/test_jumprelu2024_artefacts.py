@@ -87,7 +87,7 @@ def test_an_agreement_is_judged_by_its_bounds(monkeypatch):
     assert list(table.agrees) == ["yes", "no"] and list(table.computed) == ["10.9 m", "9.9"]
 
 
-def test_the_published_numbers_are_those_of_the_specification():
+def test_the_published_numbers_are_those_released():
     stated = {one.quantity: one for one in artefacts.PUBLISHED}
     assert stated["model flop utilisation, 9B, 131k wide"].computed == pytest.approx(52.1, abs=0.1)
     assert stated["activations of one 9B layer and site"].computed == pytest.approx(104.3, abs=0.1)
