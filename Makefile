@@ -3,6 +3,8 @@ PRESET ?= cpu
 PYTHON ?= python3.11
 BIN := .venv/bin
 SMOKE := _build/smoke/source/book
+# two processes, each with whole files: fixtures are shared within a file, and a notebook's cells share a kernel
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -34,8 +36,8 @@ models: setup  ## list the embedded language models (replicate models --train NA
 test: setup  ## lint, unit and contract tests, the book at smoke size, its notebooks again under nbval
 	$(BIN)/ruff check .
 	$(BIN)/replicate book --preset smoke
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(SMOKE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-sanitize-with tests/nbval.cfg $(SMOKE)
 
 bench: setup  ## time a training step, ours and our peers', and compare its quality, into benchmarks/results (leave the machine alone)
 	$(BIN)/python benchmarks/train_step.py

@@ -136,7 +136,9 @@ figures.gradient(gradients, why.EARLIER)
 # over latents):
 
 # %% tags=["remove-input"]
-pages.table_of(gradients, ["after_jump", "bandwidth"], ["relative_error", "noise", "in_window", "theta_min"])
+step = gradients.after_jump.map({False: "pre-activations", True: "latents, after the jump"})
+columns = ["relative_error", "noise", "in_window", "theta_min"]
+pages.table_of(gradients.assign(**{"step of": step}), ["step of", "bandwidth"], columns)
 
 # %% [markdown]
 # ## How far a threshold can travel
@@ -167,8 +169,11 @@ rows = pages.rows_of(why.REACH, preset, "jumprelu2024-reach")
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Left: L0 against lambda over decades on logarithmic axes, one line for each form of the threshold and learning rate, with black crosses of a published report that fall and then stay flat. Right: the 90th percentile of the thresholds against lambda, with thin horizontal lines at the reach of each setting."}, "figure": {"name": "fig-jumprelu2024-reach", "caption": "Left: L0 against lambda. Crosses: a report by users of the library SAELens on another subject (rate 0.0003, bandwidth 0.05, 2,000 steps, L0 478 without a penalty): a reference for the shape, not for the height. Right: where thresholds end. Thin lines of the same colour and dash: start plus rate times steps, or start times its exponential. Bands: lowest to highest seed."}}
 figures.reach(why.reach(rows), why.SATURATION)
 # %% tags=["remove-input"]
+reached = why.reach(rows)
+form = reached.log_threshold.map({False: "raw", True: "log"})
+columns = ["l0", "nmse", "dead", "theta_50", "theta_max", "limit"]
 pages.table_of(
-    why.reach(rows), ["log_threshold", "lr", "sparsity"], ["l0", "nmse", "dead", "theta_50", "theta_max", "limit"]
+    reached.assign(threshold=form, rate=reached.lr, **{"λ": reached.sparsity}), ["threshold", "rate", "λ"], columns
 )
 
 # %% [markdown]

@@ -10,15 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 import yaml
+from jupyter_core.utils import ensure_event_loop
+from traitlets.config import Config
 
 from replication.paths import BOOK, BUILD, NOTEBOOKS, ROOT
 from replication.results import check_preset
+
+
+AT_ONCE = 2
+"""Pages that are executed side by side when all of their rows are there: most of their time goes into starting Python."""
 
 
 def pages() -> list[str]:
@@ -47,7 +54,13 @@ def execute(page: str, preset: str) -> Path:
         if unknown:  # papermill only warns
             raise ValueError(f"page {page}: no parameter {unknown.pop()!r} in its cell tagged 'parameters'")
         papermill.execute_notebook(
-            draft, target, {"preset": preset}, cwd=folder, progress_bar=False, kernel_name="python3"
+            draft,
+            target,
+            {"preset": preset},
+            cwd=folder,
+            progress_bar=False,
+            kernel_name="python3",
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # over TCP every kernel warns of eavesdroppers
         )
     finally:
         draft.unlink()
@@ -65,14 +78,28 @@ def _for_readers(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def execute_all(preset: str, only: Sequence[str] = ()) -> dict[str, float]:
-    """Execute every page (or those named); page -> seconds."""
-    spent = {}
-    for page in only or pages():
+def execute_all(preset: str, only: Sequence[str] = (), at_once: int = 1) -> dict[str, float]:
+    """Execute every page (or those named), `at_once` of them at a time; page -> seconds.
+
+    More than one is for pages whose rows are there, which only draw. Each has a process of its own; those that have not
+    begun when one fails do not run.
+    """
+
+    def timed(page: str) -> float:
         began = time.perf_counter()
-        execute(page, preset)
-        spent[page] = time.perf_counter() - began
-    return spent
+        try:
+            execute(page, preset)
+        finally:
+            ensure_event_loop().close()  # the one of this thread, which papermill leaves open
+        return time.perf_counter() - began
+
+    wanted = only or pages()
+    with ThreadPoolExecutor(at_once) as pool:
+        running = {page: pool.submit(timed, page) for page in wanted}
+        try:
+            return {page: future.result() for page, future in running.items()}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def site_folder(preset: str) -> Path:

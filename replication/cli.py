@@ -194,7 +194,7 @@ def book(
         if execute:
             if not page:
                 papers.run(None, preset)
-            for name, seconds in builder.execute_all(preset, page or ()).items():
+            for name, seconds in builder.execute_all(preset, page or (), 1 if page else builder.AT_ONCE).items():
                 print(f"{name:32} {duration(seconds)}")
         if site:
             print(f"open {builder.build(preset)}/book/intro.html")

@@ -1,6 +1,7 @@
 """The book's builder: what jupyter-book alone would let through."""
 
 import nbformat
+import papermill
 import pytest
 
 from replication import book
@@ -47,6 +48,17 @@ def test_a_page_without_parameters_is_refused_before_it_runs(folders):
     write(folders, "bad", "\nprint(1)")
     with pytest.raises(ValueError, match="bad.*'preset'"):
         book.execute("bad", "cpu")
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_pages_side_by_side_are_all_executed_and_a_failing_one_is_told(folders, at_once):
+    parameters = 'tags=["parameters"]\npreset = "smoke"'
+    for page in ("one", "two"):
+        write(folders, page, parameters, "\nprint(preset)")
+    assert set(book.execute_all("smoke", at_once=at_once)) == {"one", "two"}
+    write(folders, "bad", parameters, "\nraise ValueError('what failed')")
+    with pytest.raises(papermill.PapermillExecutionError, match="what failed"):
+        book.execute_all("smoke", at_once=at_once)
 
 
 def test_an_unknown_page_lists_the_known_ones(folders):

@@ -41,15 +41,15 @@ def estimators(table: pd.DataFrame) -> Figure:
         below, above = here[here.value == 0], here[here.value > 0]
         axes.plot(below.z, below.value, color=PUBLISHED, linewidth=2.2, label="function of z")
         axes.plot(above.z, above.value, color=PUBLISHED, linewidth=2.2)
-        look = {"color": JUMP, "linewidth": 2.2, "label": "pseudo-derivative in theta"}
+        look = {"color": JUMP, "linewidth": 2.2, "label": "pseudo-derivative in θ"}
         axes.step(here.z, here.derivative, where="mid", **look)
-        axes.set(xlabel="pre-activation z", xticks=[0, theta], xticklabels=["0", "theta"])
-    left.set(ylabel="value", title="z H(z - theta)", ylim=(-5.6, 2.1))
-    middle.set(title="H(z - theta)", ylim=(-5.6, 2.1))
+        axes.set(xlabel="pre-activation z", xticks=[0, theta], xticklabels=["0", "θ"])
+    left.set(ylabel="value", title="z H(z − θ)", ylim=(-5.6, 2.1))
+    middle.set(title="H(z − θ)", ylim=(-5.6, 2.1))
     for kernel, (colour, line) in KERNEL_LOOKS.items():
         here = table[(table.function == "step") & (table.kernel == kernel)]
         right.plot(here.z - theta, -here.derivative, color=colour, linestyle=line, label=kernel)
-    right.set(xlabel="z - theta", ylabel="K((z - theta) / e) / e", title="kernels of one variance", ylim=(0, None))
+    right.set(xlabel="z − θ", ylabel="K((z − θ) / ε) / ε", title="kernels of one variance", ylim=(0, None))
     right.set_xlim(-2 * bandwidth, 2 * bandwidth)
     handles = [axes.get_legend_handles_labels() for axes in (left, right)]
     figure.legend(handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], loc="outside lower center", ncols=3)
@@ -74,7 +74,7 @@ def sketch(rows: pd.DataFrame) -> Figure:
         for name, colour, label in (("inactive", CONTROL, "atom not in x"), ("active", JUMP, "atom in x")):
             strength = 1.0 if axes is panels[0] else 0.45
             axes.stairs(row[name], edges, fill=True, color=colour, alpha=0.45 * strength, label=label)
-        axes.axvline(theta, color=PUBLISHED, linewidth=0.9, linestyle=":", label="theta")
+        axes.axvline(theta, color=PUBLISHED, linewidth=0.9, linestyle=":", label="θ")
         axes.set(xlabel="pre-activation z", ylim=(0, 1.45 * highest), xlim=(edges[0], 0.9))
         axes.grid(visible=False)
     panels[0].set(ylabel="density", title="truth")
@@ -101,20 +101,20 @@ def window(rows: pd.DataFrame) -> Figure:
     left.stairs(row.window_density, edges, fill=True, color=CONTROL, alpha=0.4)
     at_theta = float(np.interp(theta, centres, row.window_density))
     e = row.bandwidth
-    left.axvspan(theta - e / 2, theta + e / 2, color=JUMP, alpha=0.3, linewidth=0, label=f"window, e = {e:g}")
-    left.plot(theta, at_theta, "o", color=PUBLISHED, label="p(theta)")
-    left.set(xlabel="pre-activation", ylabel="density p", title="how many samples see theta")
+    left.axvspan(theta - e / 2, theta + e / 2, color=JUMP, alpha=0.3, linewidth=0, label=f"window, ε = {e:g}")
+    left.plot(theta, at_theta, "o", color=PUBLISHED, label="p(θ)")
+    left.set(xlabel="pre-activation", ylabel="density p", title="how many samples see θ")
     left.legend(loc="best")
     off = centres < theta
     for side, label, colour in ((off, "latent off", CONTROL), (~off, "latent on", JUMP)):
         right.plot(centres[side], np.array(row.gain)[side], color=colour, label=label)
     middle = (row.gain_on + row.gain_off) / 2
-    right.plot(theta, middle, "o", color=PUBLISHED, label="mean of both sides at theta")
-    right.axhline(row.penalty, color=WRONG, linestyle="--", label="lambda")
+    right.plot(theta, middle, "o", color=PUBLISHED, label="mean of both sides at θ")
+    right.axhline(row.penalty, color=WRONG, linestyle="--", label="λ")
     right.axvline(theta, color=PUBLISHED, linewidth=0.9, linestyle=":")
     right.set(
         xlabel="pre-activation",
-        ylabel="mean of I = 2 theta d . (x - recon)",
+        ylabel="mean of I = 2 θ d · (x − recon)",
         title="what the latent is worth",
         xlim=(edges[0], edges[-1]),
     )
@@ -140,12 +140,12 @@ def gradient(rows: pd.DataFrame, earlier: Mapping) -> Figure:
     difference = earlier["difference"]
     errors = {bandwidth: value / difference - 1 for bandwidth, value in earlier["ste"].items()}
     left.plot(errors.keys(), errors.values(), "x", color=PUBLISHED, label="earlier check, one latent")
-    left.set(xscale="log", yscale="log", xlabel="bandwidth e", ylabel="relative error of the gradient")
+    left.set(xscale="log", yscale="log", xlabel="bandwidth ε", ylabel="relative error of the gradient")
     _plain_log(left.xaxis)
     left.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     right.plot(ends, ends, color=CONTROL, linewidth=1)
-    right.set(xlabel="finite difference", ylabel=f"pseudo-derivative, e = {smallest.bandwidth.iloc[0]:g}")
-    right.set_title("d E[loss] / d theta, every latent")
+    right.set(xlabel="finite difference", ylabel=f"pseudo-derivative, ε = {smallest.bandwidth.iloc[0]:g}")
+    right.set_title("∂E[loss] / ∂θ, every latent")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
@@ -162,20 +162,20 @@ def reach(rows: pd.DataFrame, published: Mapping[float, float]) -> Figure:
     ):
         here = rows[(rows.log_threshold == log) & (rows.lr == rate)]
         look = {"color": colour, "marker": marker, "linestyle": "-" if rate == rates[0] else "--"}
-        look["label"] = f"{'log' if log else 'raw'} theta, rate {rate:g}"
+        look["label"] = f"{'log' if log else 'raw'} θ, rate {rate:g}"
         _band(left, here, "sparsity", "l0", "sparsity", **look)
         _band(right, here, "sparsity", "theta_90", "sparsity", **look)
         right.axhline(here.limit.iloc[0], color=colour, linestyle=look["linestyle"], linewidth=0.8, alpha=0.6)
     points = {penalty: l0 for penalty, l0 in published.items() if penalty > 0}
     left.plot(points.keys(), points.values(), "x:", color=PUBLISHED, linewidth=0.9, label="users of SAELens")
     right.axhline(rows.threshold.iloc[0], color=CONTROL, linewidth=1, label="start")
-    left.set(xscale="log", yscale="log", xlabel="lambda", ylabel="L0 (active latents per sample)")
-    right.set(xscale="log", yscale="log", xlabel="lambda", ylabel="theta, 90th percentile over latents")
+    left.set(xscale="log", yscale="log", xlabel="λ", ylabel="L0 (active latents per sample)")
+    right.set(xscale="log", yscale="log", xlabel="λ", ylabel="θ, 90th percentile over latents")
     for axes in (left, right):
         _plain_log(axes.yaxis)
         axes.yaxis.set_major_formatter("{x:g}")
     handles, labels = left.get_legend_handles_labels()
-    figure.legend([*handles, right.lines[-1]], [*labels, "start of theta"], loc="outside lower center", ncols=3)
+    figure.legend([*handles, right.lines[-1]], [*labels, "start of θ"], loc="outside lower center", ncols=3)
     return figure
 
 
@@ -191,17 +191,17 @@ def bandwidth(rows: pd.DataFrame) -> Figure:
     shades = sns.light_palette(JUMP, len(penalties) + 2)[2:]
     for penalty, shade in zip(penalties, shades, strict=True):
         here = cells[cells.sparsity == penalty]
-        look = {"color": shade, "marker": "o", "label": f"lambda = {penalty:g}"}
+        look = {"color": shade, "marker": "o", "label": f"λ = {penalty:g}"}
         _band(left, here, "bandwidth", "l0", "bandwidth", **look)
         moved = here.assign(**{name: here[name] / here.threshold for name in ("theta_10", "theta_50", "theta_90")})
         _band(middle, moved, "bandwidth", "theta_50", "bandwidth", **look)
         ends = moved.groupby("bandwidth")[["theta_10", "theta_90"]].mean()
         middle.vlines(ends.index, ends.theta_10, ends.theta_90, color=shade, linewidth=1, alpha=0.7)
     middle.axhline(1, color=CONTROL, linewidth=1)
-    left.set(ylabel="L0", title="L0 at fixed lambda")
-    middle.set(ylabel="theta / its start", title="travel of theta")
+    left.set(ylabel="L0", title="L0 at fixed λ")
+    middle.set(ylabel="θ / its start", title="travel of θ")
     for axes in (left, middle):
-        axes.set(xscale="log", yscale="log", xlabel="bandwidth e")
+        axes.set(xscale="log", yscale="log", xlabel="bandwidth ε")
         axes.set_xticks([1e-4, 1e-3, 1e-2, 1e-1], ["0.0001", "0.001", "0.01", "0.1"], fontsize=8)
         axes.minorticks_off()
         _plain_log(axes.yaxis)
@@ -214,7 +214,7 @@ def bandwidth(rows: pd.DataFrame) -> Figure:
             if width == base
             else {"color": colour, "marker": "s", "linestyle": "none"}
         )
-        _drawn(right, here, "l0", "nmse", "sparsity", **line, label=f"e = {width:g}")
+        _drawn(right, here, "l0", "nmse", "sparsity", **line, label=f"ε = {width:g}")
     right.set(xscale="log", yscale="log", xlabel="L0", ylabel="NMSE", title="error at equal L0")
     _plain_log(right.xaxis)
     _plain_log(right.yaxis)
@@ -253,12 +253,12 @@ def into_pre(rows: pd.DataFrame) -> Figure:
     for i, width in enumerate(widths):
         here, (left, right) = rows[rows.bandwidth == width], panels[2 * i : 2 * i + 2]
         _against_l0(left, here)
-        left.set(title=f"e = {width:g}", xlabel="L0")
+        left.set(title=f"ε = {width:g}", xlabel="L0")
         for name, cell in here.groupby("variant"):
             colour, marker, line = VARIANT_LOOKS[name]
             look = {"color": colour, "marker": marker, "linestyle": line}
             _drawn(right, cell, "sparsity", "dead", "sparsity", **look)
-        right.set(xscale="log", xlabel="lambda", ylabel="dead latents", ylim=(0, 1), title=f"e = {width:g}")
+        right.set(xscale="log", xlabel="λ", ylabel="dead latents", ylim=(0, 1), title=f"ε = {width:g}")
         right.set_xlim(rows.sparsity.min() / 1.5, rows.sparsity.max() * 1.5)
         right.xaxis.set_minor_formatter(NullFormatter())
         right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
