@@ -182,11 +182,10 @@ def make_run(
     method: str,
     sparsity: float,
     seed: int,
-    tokens: int | None = None,
+    tokens: int,
 ) -> Run:
-    """A run of any method: the tokens (unless given), batches and normalisation of JumpReLU, its own learning rate."""
-    usual, batch, _ = TRAINING[preset]
-    tokens = tokens or usual
+    """A run of any method: the batches and normalisation of JumpReLU, its own learning rate."""
+    batch = TRAINING[preset][1]
     d_sae = PLANS[preset].d_sae
     if method == "jumprelu":
         return jumprelu_run(preset, where, d_sae, sparsity, seed, tokens=tokens)
@@ -210,14 +209,20 @@ def make_run(
     )
 
 
+def longest_tokens(preset: str, place: tuple[str, int]) -> int:
+    """Training tokens of the longest runs at a (site, layer) of the plan."""
+    plan = PLANS[preset]
+    return plan.budgets[0] if place == plan.where[0] else plan.elsewhere
+
+
 def frontier_runs(preset: str) -> list[Run]:
     """In the plan's first place every method over its dial, with smaller budgets and in the other places EVERYWHERE."""
     plan = PLANS[preset]
     first, *others = plan.where
     few = {method: plan.dials[method] for method in EVERYWHERE}
-    parts = [(first, plan.budgets[0], plan.dials)]
+    parts = [(first, longest_tokens(preset, first), plan.dials)]
     parts += [(first, tokens, few) for tokens in plan.budgets[1:]]
-    parts += [(place, plan.elsewhere, few) for place in others]
+    parts += [(place, longest_tokens(preset, place), few) for place in others]
     return [
         make_run(preset, source(preset, *place), method, sparsity, seed, tokens)
         for seed in (SEEDS[:1] if preset == "smoke" else SEEDS)
@@ -272,15 +277,20 @@ RIVALS = ("topk", "gated", "gated-original")
 CELL = ["site", "layer"]
 
 
+def with_place(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns `site` and `layer`, read from their source."""
+    hook = rows.source.str.extract(r"hook='blocks\.(\d+)\.([\w.]+)'")
+    sites = {template.removeprefix("blocks.{}."): site for site, template in SITES.items()}
+    return rows.assign(site=hook[1].map(sites), layer=hook[0].astype(int))
+
+
 def with_method(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the columns `method` (Gated is RI-L1 unless it is "gated-original"), `site` and `layer`."""
     original = (rows.architecture == "gated") & ~rows.options.str.contains("'ri_l1', True")
     method = rows.architecture.mask(original, "gated-original")
     if "ablation" in rows:
         method = rows.ablation.fillna(method)
-    hook = rows.source.str.extract(r"hook='blocks\.(\d+)\.([\w.]+)'")
-    sites = {template.removeprefix("blocks.{}."): site for site, template in SITES.items()}
-    return rows.assign(method=method, site=hook[1].map(sites), layer=hook[0].astype(int))
+    return with_place(rows).assign(method=method)
 
 
 def longest(rows: pd.DataFrame) -> pd.DataFrame:
