@@ -21,8 +21,9 @@
 # - the first tokens of a context are the easiest to reconstruct, in a way that differs between sites (**G4**);
 # - the more latents are active, the more diffuse is their effect on the prediction (**G10**).
 #
-# No autoencoder is trained for this page alone. Those that compare architectures are those of {doc}`jumprelu2024-frontier`, at
-# one residual stream; those that compare sites belong to the suite of {doc}`jumprelu2024-scope`.
+# No autoencoder is trained for this page alone. Those that compare architectures are the longest runs of
+# {doc}`jumprelu2024-frontier` at the residual stream of three layers; figures draw the middle one, claims look at all. Those that
+# compare sites belong to the suite of {doc}`jumprelu2024-scope`.
 
 # %% tags=["parameters", "remove-cell"]
 preset = "smoke"
@@ -33,12 +34,13 @@ import pandas as pd
 from replication import pages
 from replication.figures import jumprelu_behaviour as figures
 from replication.papers import jumprelu2024
-from replication.papers.jumprelu2024 import behaviour
+from replication.papers.jumprelu2024 import behaviour, frontier
 
 pages.open_page(preset)
 
 # %% tags=["remove-cell"]
 rows = pages.rows_of(behaviour.TYPES_STUDY, preset, "jumprelu2024-behaviour-types")
+middle = behaviour.middle_layer(rows)
 sites = pages.rows_of(behaviour.SITES_STUDY, preset, "jumprelu2024-behaviour-sites")
 
 # %% [markdown]
@@ -56,16 +58,18 @@ sites = pages.rows_of(behaviour.SITES_STUDY, preset, "jumprelu2024-behaviour-sit
 # whether there are "few" is asked only where the mean frequency is far below the bar; and at the right end of the next figure
 # "above 10 %" says little more than "above the mean".
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels: number of latents active on more than ten per cent and on more than one per cent of the tokens against L0, a line each for JumpReLU, TopK and Gated, a dotted grey line for the largest number that L0 allows, and a dashed black line at 79."}, "figure": {"name": "fig-jumprelu2024-frequent", "caption": "Very frequent latents (after Figure 5 of the JumpReLU paper). Bands: lowest to highest seed. Dotted: as many as an SAE of this L0 can have, L0 / 10 % and L0 / 1 %. Dashed: the most that the paper saw in a dictionary 256 times as wide as that of the cpu preset; it is drawn for scale."}}
-figures.frequent(rows, behaviour.AS_MANY)
+# %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels: number of latents active on more than ten per cent and on more than one per cent of the tokens against L0, a line each for JumpReLU, TopK and Gated, a dotted grey line for the largest number that L0 allows, and a dashed black line at 79."}, "figure": {"name": "fig-jumprelu2024-frequent", "caption": "Very frequent latents (after Figure 5 of the JumpReLU paper), middle layer. Bands: lowest to highest seed. Dotted: as many as an SAE of this L0 can have, L0 / 10 % and L0 / 1 %. Dashed: the most that the paper saw in a dictionary 256 times as wide as that of the cpu preset; it is drawn for scale."}}
+figures.frequent(middle, behaviour.AS_MANY)
 # %% [markdown]
 # {download}`The table behind this figure <tables/jumprelu2024-behaviour-types.csv>`. The whole distribution says more than
 # two counts. A latent that is never active is not in it.
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Three panels, for JumpReLU, TopK and Gated: histograms of the share of tokens on which a latent is active, on a logarithmic axis, one outline per L0, darker for larger L0, with a dotted line at ten per cent."}, "figure": {"name": "fig-jumprelu2024-behaviour-histograms", "caption": "How often latents are active on held-out tokens, mean over seeds; one outline per setting of the dial, darker for larger L0. Dotted: a tenth of the tokens. The areas are equal but for latents that never fire; larger L0 means further right."}}
-figures.histograms(behaviour.histograms(rows))
+figures.histograms(behaviour.histograms(middle))
 # %% tags=["remove-input"]
-pages.table_of(rows, ["architecture", "sparsity"], ["l0", "above_0.1", "above_0.01", "live", "dead"])
+pages.table_of(
+    frontier.with_place(rows), ["layer", "architecture", "sparsity"], ["l0", "above_0.1", "above_0.01", "live", "dead"]
+)
 
 # %% [markdown]
 # ## Can the latents be read?
@@ -95,7 +99,7 @@ pages.table_of(rows, ["architecture", "sparsity"], ["l0", "above_0.1", "above_0.
 # ```
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Three panels, for JumpReLU, TopK and Gated: mean score against the share of tokens on which latents are active, on a logarithmic axis, one line per L0, darker for larger L0, with grey lines for permuted tokens near zero and for untrained directions of equal frequency."}, "figure": {"name": "fig-jumprelu2024-score-frequency", "caption": "Score against frequency: means over the latents in a bin (four bins in a factor of ten, bins of three latents or more), then over seeds; the darker, the larger L0. Grey: the controls, mean over dials and seeds. Dotted vertical line: a tenth of the tokens."}}
-figures.score_by_frequency(behaviour.by_frequency(rows))
+figures.score_by_frequency(behaviour.by_frequency(middle))
 # %% [markdown]
 # J7 is about the left panel: does the line of JumpReLU fall to the right, and does it come closer to the control?
 # Each line mixes latents of one SAE only, so that a difference between SAEs of different L0 cannot look like a trend in
@@ -103,11 +107,11 @@ figures.score_by_frequency(behaviour.by_frequency(rows))
 # together; the paper's regression asks for a score above 0.9.
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels against L0: the mean score of the latents and the share of latents that score above 0.9, a line each for JumpReLU, TopK and Gated, with grey lines for permuted tokens and for untrained directions of equal frequency."}, "figure": {"name": "fig-jumprelu2024-scores", "caption": "Scores by architecture. Left: mean over the latents that can be scored; right: share of them that score above 0.9, which is what the odds ratio of J8 is about. Bands: lowest to highest seed. Grey: controls."}}
-figures.scores(rows)
+figures.scores(middle)
 # %% tags=["remove-input"]
 pages.table_of(
-    rows.astype({name: float for name in ("spearman", "spearman_untrained", "spearman_gain")}),
-    ["architecture", "sparsity"],
+    frontier.with_place(rows).astype({name: float for name in ("spearman", "spearman_untrained", "spearman_gain")}),
+    ["layer", "architecture", "sparsity"],
     ["l0", "scored", "interpretable", "score", "score_untrained", "spearman", "spearman_untrained", "spearman_gain"],
 )
 
@@ -158,9 +162,9 @@ figures.positions(behaviour.curves(sites))
 # prediction. What remains is how evenly the *activations* are spread, with random weights on them.
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels against L0: effective number of active latents and its ratio to L0, coloured lines for JumpReLU, TopK and Gated, solid with the gradient at x and dashed with that at the reconstruction, grey dotted lines with the gradient of another token, and a grey band from 0.45 to 0.70 on the right."}, "figure": {"name": "fig-jumprelu2024-uniformity-types", "caption": "Uniformity by architecture at the residual stream (after Figure 6 of the JumpReLU paper). Solid: gradient at x; dashed: at the reconstruction; grey, dotted: the control, the gradient of another token. The grey band is the range of the axis of Gemma Scope's Figure 16, not a result."}}
-figures.uniformity_by_type(rows, behaviour.PUBLISHED_RATIO)
+figures.uniformity_by_type(middle, behaviour.PUBLISHED_RATIO)
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels against L0: effective number of active latents and its ratio to L0, coloured lines for attention heads, MLP output and residual stream, solid with the gradient at x and dashed with that at the reconstruction, grey dotted lines with the gradient of another token."}, "figure": {"name": "fig-jumprelu2024-uniformity-sites", "caption": "The same for JumpReLU at the three sites of one layer (after Figure 16 of Gemma Scope), which are what G10 compares."}}
-figures.uniformity_by_site(behaviour.with_site(sites), behaviour.PUBLISHED_RATIO)
+figures.uniformity_by_site(frontier.with_place(sites), behaviour.PUBLISHED_RATIO)
 # %% tags=["remove-input"]
 pages.table_of(behaviour.slopes(sites), ["site", "side"], ["effective", "ratio"])
 
@@ -176,8 +180,9 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J6", "J7", "J8", "G4", "G10"], preset)
 # ## What differs from the papers, and what this ran on
 #
 # Of the JumpReLU paper these figures and the regression are known from quotations, reviews and notes, not from its text:
-# J6, J7 and J8 test statements. Dictionaries are small, which moves every frequency up; architectures are compared at one
-# residual stream with three or four settings of the dial, Gated in its variant with a free decoder norm (RI-L1). Frequencies
+# J6, J7 and J8 test statements. Dictionaries are small, which moves every frequency up; architectures are compared at the
+# residual stream with three or four settings of the dial, Gated in its variant with a free decoder norm (RI-L1); with `cpu` the
+# middle layer has twice the training tokens of the other two. Frequencies
 # are taken on tens of thousands of held-out tokens instead of 20 million. Scores stand in for ratings and for explanations by a
 # language model, which are out of reach here; latents too rare to be scored are left out, as rare ones were in the paper. The
 # regression has $\ln L0$ where the paper has site and layer. The context has 64 tokens instead of 1,024, so that "5 % of the

@@ -10,6 +10,7 @@ from replication.evaluate.downstream import (
     downstream,
     heldout_blocks,
     logits_at,
+    rise_by_block,
     subject,
     training_curve,
 )
@@ -40,6 +41,14 @@ def test_kl_by_hand():
     assert found["kl"] == pytest.approx(expected.item(), rel=1e-4)
     loss = model.loss(tokens, {SOURCE.hook: lambda x: 0.5 * x}).mean() - model.loss(tokens).mean()
     assert found["delta_ce"] == pytest.approx(loss.item(), abs=1e-4)
+
+
+def test_the_rise_of_each_block_is_that_of_its_own_tokens():
+    model, tokens = subject(SOURCE), heldout_blocks(SOURCE, 8)
+    found = rise_by_block(SOURCE, lambda x: 0.5 * x, blocks=8)
+    last = model.loss(tokens[-1:], {SOURCE.hook: lambda x: 0.5 * x}).mean() - model.loss(tokens[-1:]).mean()
+    assert len(found) == 8 and found[-1].item() == pytest.approx(last.item(), abs=1e-4)
+    assert found.mean().item() == pytest.approx(downstream(SOURCE, lambda x: 0.5 * x, blocks=8)["delta_ce"], abs=1e-4)
 
 
 def test_the_mean_control_is_the_mean_over_the_same_tokens():

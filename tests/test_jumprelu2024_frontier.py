@@ -21,6 +21,7 @@ from replication.sae import load
 from replication.sae.jumprelu import JumpReLU
 
 SOURCE = "LanguageModelActivations(model='pygpt-2m', hook='blocks.2.hook_resid_post')"
+CONTEXTS = (0.5, 1.5)  # the harm of each context over their mean
 BLUR = (0.998, 1.0, 1.002)  # of the harm of JumpReLU, by seed
 
 
@@ -46,6 +47,7 @@ def table(ratios: dict[str, float], halves: dict[str, float] | None = None, **co
                         "sparsity": l0,
                         "l0": l0,
                         "delta_ce": harm,
+                        "delta_ce_contexts": [harm * one for one in CONTEXTS],
                         "dead": 0.0,
                     }
                     | columns
@@ -53,14 +55,20 @@ def table(ratios: dict[str, float], halves: dict[str, float] | None = None, **co
     return pd.DataFrame(rows)
 
 
+def elsewhere(ratios: dict[str, float]) -> pd.DataFrame:
+    """Another layer, with half of the tokens."""
+    rows = table({name: ratios[name] for name in frontier.EVERYWHERE}, source=SOURCE.replace("2.hook", "3.hook"))
+    return rows[rows.tokens == 500]
+
+
 EQUAL = dict.fromkeys(("jumprelu", "topk", "gated", "gated-original", "relu", "relu-l0", "jumprelu-l1"), 1.0)
 
 
-def test_methods_sites_and_halves_are_read_from_a_row():
+def test_methods_and_sites_are_read_from_a_row():
     rows = frontier.with_method(table(EQUAL))
     assert set(rows.method) == set(EQUAL)
     assert set(rows.site) == {"res"} and set(rows.layer) == {2}
-    assert set(rows[rows.half].method) == {"jumprelu", "topk", "gated"}
+    assert set(frontier.longest(rows).tokens) == {1000}
     assert set(frontier.main_methods(rows).method) == set(frontier.MAIN)
     assert set(frontier.two_by_two(rows).method) == set(frontier.TWO_BY_TWO)
 
@@ -68,7 +76,7 @@ def test_methods_sites_and_halves_are_read_from_a_row():
 class TestGaps:
     def test_g_is_the_log_of_the_ratio_at_equal_l0(self):
         rows = frontier.with_method(table(EQUAL | {"topk": 2.0, "gated": 4.0}))
-        rows = rows[~rows.half]
+        rows = frontier.longest(rows)
         for other, ratio in (("topk", 2), ("gated", 4)):
             found = frontier.harm_gap(rows, other)
             assert sorted(set(found.k)) == [8, 16, 40] and len(found) == 9
@@ -77,24 +85,59 @@ class TestGaps:
     def test_only_an_ablation_is_taken_at_its_sparsest_run(self):
         """L0 of 20 and 64 instead of 4 and 64: at 8 and 16 the harm stays that at 20, which is 1 / 20."""
         rows = frontier.with_method(table(EQUAL))
-        rows = rows[~rows.half & (rows.seed == 1)]
+        rows = frontier.longest(rows[rows.seed == 1])
         sparse = rows.method.isin(["relu-l0", "relu"]) & (rows.l0 == 4)
         rows = rows.assign(l0=rows.l0.mask(sparse, 20), delta_ce=rows.delta_ce.mask(sparse, 1 / 20))
         assert frontier.harm_gap(rows, "relu").g.isna().tolist() == [True, True, False]
         np.testing.assert_allclose(np.exp(frontier.harm_gap(rows, "relu-l0").g), [20 / 8, 20 / 16, 1])
+
+    def test_resampled_contexts_are_the_same_for_all_methods(self):
+        """Harm of all methods is proportional, in every context: only seeds move g, between ln 0.998 and ln 1.002."""
+        low, high = frontier.resampled_gap(frontier.longest(frontier.with_method(table(EQUAL))), "topk")
+        assert np.log(0.998) - 1e-9 <= low < -0.001 and 0.001 < high <= np.log(1.002) + 1e-9
+
+    def test_a_gap_that_one_context_makes_has_a_wide_interval(self):
+        """JumpReLU does all of its harm in one of two contexts: drawn twice, never or once, it has 2, 0 or 1 times the
+        harm of TopK; resamples without any harm have no g."""
+        rows = frontier.longest(frontier.with_method(table(EQUAL)))
+        rows["delta_ce_contexts"] = [
+            [2 * harm, 0.0] if method == "jumprelu" else [harm, harm]
+            for harm, method in zip(rows.delta_ce, rows.method, strict=True)
+        ]
+        low, high = frontier.resampled_gap(rows, "topk")
+        assert abs(low) < 0.003 and high == pytest.approx(np.log(2), abs=0.003)
+
+    def test_an_ablation_is_resampled_at_its_sparsest_run(self):
+        """Its one run has L0 64 and a harm of 1 / 64 that stands in at 8, 16 and 40."""
+        rows = frontier.with_method(table(EQUAL))
+        rows = frontier.longest(rows[(rows.method != "relu-l0") | (rows.l0 == 64)])
+        expected = np.log([64 / 8, 64 / 16, 64 / 40]).mean()
+        assert frontier.resampled_gap(rows, "relu-l0") == pytest.approx((expected, expected), abs=0.003)
+        assert frontier.harm_gap(rows, "relu-l0").g.mean() == pytest.approx(expected, abs=0.003)
 
     def test_the_last_doubling_by_hand(self):
         rows = frontier.with_method(table(EQUAL, {"jumprelu": 1.5, "topk": 1.2}))
         np.testing.assert_allclose(frontier.last_doubling(rows, "topk"), np.log(1.2 / 1.5))
         np.testing.assert_allclose(frontier.last_doubling(rows, "relu"), np.log(1 / 1.5))
         with pytest.raises(NoEvidence, match="half"):
-            frontier.last_doubling(rows[~rows.half], "topk")
+            frontier.last_doubling(frontier.longest(rows), "topk")
 
-    def test_the_figures_table_has_both_budgets(self):
-        found = frontier.gaps(table(EQUAL))
-        assert {(m, h) for m, h in zip(found.method, found.half, strict=True)} == {
-            ("topk", False), ("topk", True), ("gated", False), ("gated", True), ("gated-original", False)
+    def test_the_figures_table_has_both_budgets_of_the_place_that_has_two(self):
+        found = frontier.gaps(pd.concat([table(EQUAL), elsewhere(EQUAL)]))
+        assert set(found.layer) == {2}
+        assert set(zip(found.method, found.tokens, strict=True)) == {
+            ("topk", 1000), ("topk", 500), ("gated", 1000), ("gated", 500), ("gated-original", 1000)
         }  # fmt: skip
+
+    def test_the_ratio_by_tokens_is_taken_where_every_budget_is_matched(self):
+        """With half of the tokens JumpReLU has no run with an L0 below 10, so that k = 8 does not count."""
+        rows = table(EQUAL | {"topk": 2.0}, {"jumprelu": 3.0, "topk": 2.0})
+        cut = (rows.architecture == "jumprelu") & (rows.tokens == 500) & (rows.l0 == 4)
+        rows = rows.assign(l0=rows.l0.mask(cut, 10), delta_ce=rows.delta_ce.mask(cut, 3 / 10))
+        assert frontier.gaps(rows).dropna(subset="g").k.min() == 8
+        found = frontier.gap_by_tokens(rows)
+        found = found[(found.method == "topk") & (found.seed == 1)].set_index("tokens").ratio
+        np.testing.assert_allclose(found[[500, 1000]], [3 / 2, 1 / 2])
 
 
 @pytest.mark.parametrize(
@@ -112,6 +155,33 @@ def test_j3_allows_five_per_cent_and_checks_the_budget(ratio, before, verdict):
     found = frontier.not_worse_than_topk(table(EQUAL | {"jumprelu": ratio}, {"jumprelu": before}))
     assert found.verdict == verdict and found.ours == pytest.approx(np.log(ratio), abs=1e-4)
     assert ("under-trained" in found.summary) == (verdict == "void")
+
+
+@pytest.mark.parametrize(
+    "long, short, far, verdict, places",
+    [
+        (1.2, 1.2, 1.0, "not replicated", "1 of 2 places"),
+        (1.2, 1.0, 1.0, "partly", "2 of 2 places"),
+        (1.0, 1.0, 1.2, "replicated", "1 of 2 places"),
+    ],
+)
+def test_j3_holds_partly_if_it_holds_in_most_places(long, short, far, verdict, places):
+    """The second layer has half of the tokens, so that both are compared with half."""
+    rows = pd.concat([table(EQUAL | {"jumprelu": long}, {"jumprelu": short}), elsewhere(EQUAL | {"jumprelu": far})])
+    assert set(frontier.every_place(rows).tokens) == {500} and set(frontier.every_place(rows).layer) == {2, 3}
+    found = frontier.not_worse_than_topk(rows)
+    assert found.verdict == verdict and places in found.summary
+    assert found.ours == pytest.approx(np.log(long), abs=1e-4)  # of the longest runs alone
+
+
+def test_ratios_of_a_place_need_half_of_its_l0():
+    rows = elsewhere(EQUAL | {"topk": 2.0, "gated": 4.0})
+    ratios = frontier.place_ratios(rows).set_index("seed").loc[1]
+    assert ratios.site == "res" and ratios.layer == 3
+    np.testing.assert_allclose([ratios.topk, ratios.gated], [1 / 2, 1 / 4])
+    far = rows.architecture == "gated"
+    apart = frontier.place_ratios(rows.assign(l0=rows.l0.mask(far, rows.l0 * 5)))  # 20 to 320: one of three L0
+    assert apart.gated.isna().all() and apart.topk.notna().all()
 
 
 def test_j3_says_whether_jumprelu_is_better_outright():
@@ -240,13 +310,16 @@ def test_ablated_runs_refuse_nonsense():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_all_methods_have_one_budget_and_the_halves_are_settings_of_the_whole(preset):
+def test_the_first_place_has_every_method_and_budget_the_others_one(preset):
     plan, runs = frontier.PLANS[preset], frontier.FRONTIER.runs(preset)
     assert set(plan.dials) == set(EQUAL)
     assert all(len(dials) >= 2 for method, dials in plan.dials.items() if method not in frontier.ABLATIONS)
-    assert all(set(dials) <= set(plan.dials[method]) for method, dials in plan.halves.items())
-    most = max(run.tokens for run in runs)
-    assert {run.tokens for run in runs} == {most, most // 2}
+    assert all(2 * less == more for more, less in zip(plan.budgets, plan.budgets[1:], strict=False))
+    assert plan.elsewhere in plan.budgets
+    here = {run.source for run in runs if run.tokens == plan.budgets[0] and run.architecture == "relu"}
+    assert len(here) == 1
+    assert {run.tokens for run in runs if run.source in here} == set(plan.budgets)
+    assert {run.tokens for run in runs if run.source not in here} <= {plan.elsewhere}
     assert len({(run.batch, run.normalisation, run.d_sae) for run in runs}) == 1
     assert all(run.seed == run.data_seed for run in runs)
 
@@ -274,6 +347,9 @@ def test_rows_are_finite_and_have_their_controls(smoke):
     columns = ["delta_ce", "kl", "fvu", "gamma", "often", "quite_often", "nmse_untrained", "nmse_pca", "delta_ce_mean"]
     assert np.isfinite(smoke[columns]).all(axis=None)
     assert (smoke.often <= smoke.quite_often).all()
+    by_context = np.array(smoke.delta_ce_contexts.tolist())
+    assert by_context.shape[1] > 1
+    np.testing.assert_allclose(by_context.mean(1), smoke.delta_ce, atol=1e-4)
     topk = smoke[smoke.architecture == "topk"]
     assert (topk.delta_ce < topk.delta_ce_zero).all()
     assert set(frontier.with_method(smoke).method) == set(EQUAL)

@@ -77,6 +77,23 @@ def downstream(
     }
 
 
+def rise_by_block(
+    source: LanguageModelActivations,
+    reconstruct: Callable[[Float[Tensor, "n d"]], Float[Tensor, "n d"]],
+    blocks: int = BLOCKS,
+    device: str = "cpu",
+) -> Float[Tensor, " blocks"]:
+    """`delta_ce` of `downstream` for each held-out block on its own, in nats per predicted token: what an interval over
+    text is made of. Their mean is `delta_ce`; that of one block may be negative."""
+    model, rises = subject(source, device), []
+    for tokens, clean in zip(
+        heldout_blocks(source, blocks).split(AT_ONCE), _clean(source, blocks, device), strict=True
+    ):
+        patched = _log_probabilities(model, tokens, source.hook, reconstruct)
+        rises.append((_losses(patched, tokens) - _losses(clean, tokens)).view(len(tokens), -1).mean(1))
+    return torch.cat(rises)
+
+
 def compute_share(rise: float, curve: Sequence[tuple[float, float]]) -> float:
     """Share of its training after which the language model's own loss was `rise` nats above its last one.
 

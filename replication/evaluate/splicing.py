@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 
 from replication.activations import LanguageModelActivations
-from replication.evaluate.downstream import BLOCKS, downstream
+from replication.evaluate.downstream import BLOCKS, downstream, rise_by_block
 from replication.shapes import Float, Tensor
 
 Reconstruct = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n d"]]
@@ -27,6 +27,15 @@ def spliced(
     untouched model at all positions. No `loss_recovered` and no `compute_share`.
     """
     return _harm(source, reconstruct, blocks, device) | _ablated(source, blocks, device)
+
+
+def spliced_by_context(
+    source: LanguageModelActivations, reconstruct: Reconstruct, blocks: int = BLOCKS, device: str = "cpu"
+) -> list[float]:
+    """`delta_ce` of `spliced` for each context on its own; their mean is `delta_ce`."""
+    rises = rise_by_block(source, behind_the_first(source, reconstruct), blocks, device)
+    sums = rises * (source.context - 1)
+    return [round(rise, 6) for rise in (sums / (source.context - 1 - source.skip_first)).tolist()]
 
 
 def behind_the_first(source: LanguageModelActivations, reconstruct: Reconstruct) -> Reconstruct:

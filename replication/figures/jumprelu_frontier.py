@@ -66,24 +66,43 @@ def _entries(axes) -> tuple[list, list]:
 
 
 def gaps(points: pd.DataFrame) -> Figure:
-    """Harm with JumpReLU over harm with a rival at the L0 of each TopK run; columns method, half, k, seed, l0, g (a
-    log). Dashed and hollow: both trained with half of the tokens. A panel per rival."""
+    """Harm with JumpReLU over harm with a rival at the L0 of each TopK run; columns method, tokens, k, seed, l0, g (a
+    log). A panel per rival, a line per budget: the largest solid, the smaller ones dashed, hollow and fainter."""
     names = [name for name in LOOKS if (points.method == name).any()][::-1]
+    budgets = sorted(points.tokens.unique())
     figure, panels = _panels(len(names), sharey=True, figsize=(1.6 + 2.3 * len(names), 3.8))
     for axes, name in zip(panels, names, strict=True):
         axes.axhspan(1, 1.05, color=CONTROL, alpha=0.18, linewidth=0, label="up to 5 % worse")
         axes.axhline(1, color=CONTROL, linewidth=1, label="equal harm")
-        for half, cell in points[points.method == name].dropna(subset="g").groupby("half"):
-            look = {"linestyle": "--", "markerfacecolor": "white"} if half else {"linestyle": "-"}
+        for tokens, cell in points[points.method == name].dropna(subset="g").groupby("tokens"):
+            look = {"linestyle": "-"} if tokens == budgets[-1] else {"linestyle": "--", "markerfacecolor": "white"}
             look |= {"color": LOOKS[name].color, "marker": LOOKS[name].marker}
-            label = "half of the tokens" if half else "all of the tokens"
+            look |= {"alpha": 0.4 + 0.6 * (budgets.index(tokens) + 1) / len(budgets)}
+            label = f"{tokens / 1e6:.3g} M tokens"
             _band(axes, cell.assign(ratio=np.exp(cell.g)), "l0", "ratio", "k", label=label, **look)
         axes.set(xscale="log", yscale="log", xlabel="L0", title=f"against {LOOKS[name].label}")
         _plain_log(axes.xaxis)
         _plain_log(axes.yaxis, (1, 1.1, 1.2, 1.5, 2, 3, 5, 7, 8, 9))
     panels[0].set_ylabel("harm of JumpReLU / harm of the rival")
     widest = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    figure.legend(*widest.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*widest.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def gap_by_tokens(table: pd.DataFrame) -> Figure:
+    """Harm with JumpReLU over harm with a rival against training tokens; columns method, seed, tokens, ratio."""
+    figure, (axes,) = _panels(1, figsize=(6.4, 3.9))
+    axes.axhspan(1, 1.05, color=CONTROL, alpha=0.18, linewidth=0, label="up to 5 % worse")
+    axes.axhline(1, color=CONTROL, linewidth=1, label="equal harm")
+    for name in (name for name in LOOKS if table[table.method == name].tokens.nunique() > 1):
+        look = LOOKS[name].style() | {"label": f"against {LOOKS[name].label}"}
+        _band(axes, table[table.method == name], "tokens", "ratio", "tokens", **look)
+    axes.set(xscale="log", yscale="log", xlabel="training tokens", ylabel="harm of JumpReLU / harm of the rival")
+    budgets = sorted(table.tokens.unique())
+    axes.set_xticks(budgets, [f"{tokens / 1e6:.3g} M" for tokens in budgets])
+    axes.minorticks_off()
+    _plain_log(axes.yaxis, (1, 1.1, 1.2, 1.5, 2, 3, 5, 7, 8, 9))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

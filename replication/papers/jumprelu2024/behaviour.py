@@ -35,13 +35,15 @@ TYPES = ("jumprelu", "topk", "gated")
 
 
 def types(preset: str) -> list[Run]:
-    """JumpReLU, TopK and Gated (RI-L1) over their dials at the residual stream: SAEs of the page on fidelity."""
+    """JumpReLU, TopK and Gated (RI-L1) over their dials at the residual stream: the longest of the page on fidelity."""
     plan = frontier.PLANS[preset]
     seeds = SEEDS[:1] if preset == "smoke" else SEEDS
     return [
-        frontier.make_run(preset, source(preset, site, layer), method, sparsity, seed)
-        for seed, (site, layer) in product(seeds, plan.where)
-        if site == "res"
+        frontier.make_run(
+            preset, source(preset, *place), method, sparsity, seed, frontier.longest_tokens(preset, place)
+        )
+        for seed, place in product(seeds, plan.where)
+        if place[0] == "res"
         for method in TYPES
         for sparsity in plan.dials[method]
     ]
@@ -181,14 +183,6 @@ HALF = 0.5  # G4: the first position's error against that of the plateau
 EARLY = 0.05  # share of the context before which the error of the MLP site peaks
 
 
-def with_site(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the column `site`, read off the hook."""
-    hook = rows.source.str.extract(r"hook='([^']+)'")[0]
-    endings = {site: name.split("{}")[1] for site, name in SITES.items()}
-    named = {one: site for site, ending in endings.items() for one in hook.unique() if one.endswith(ending)}
-    return rows.assign(site=hook.map(named))
-
-
 def all_of(outcomes: Iterable[str]) -> str:
     """Verdict on a rule of many parts: the one they share; partly where some hold with their intervals, or where none
     is contradicted and one at least has the right sign."""
@@ -217,6 +211,13 @@ def within(mean: float, low: float, high: float, bounds: tuple[float, float]) ->
     if bounds[0] <= mean <= bounds[1]:
         return "partly"
     return "not replicated" if high < bounds[0] or low > bounds[1] else "void"
+
+
+def middle_layer(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the middle one of the layers, which are drawn; claims look at all."""
+    layer = frontier.with_place(rows).layer
+    middle = sorted(layer.unique())[layer.nunique() // 2]
+    return rows[layer == middle]
 
 
 def counts_at_equal_l0(rows: pd.DataFrame, tested: str, reference: str, column: str) -> pd.DataFrame:
@@ -372,7 +373,7 @@ def types_are_equal(rows: pd.DataFrame) -> Evidence:
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `measure_sites` at the middle lambda, one line per position: site, seed, position, error, variance, fvu,
     delta_ce (NaN at the last position, which predicts nothing)."""
-    rows = with_site(rows)
+    rows = frontier.with_place(rows)
     lambdas = sorted(rows.sparsity.unique())
     parts = []
     for row in rows[rows.sparsity == lambdas[len(lambdas) // 2]].itertuples():
@@ -427,7 +428,7 @@ def slopes(rows: pd.DataFrame) -> pd.DataFrame:
     """Per site, seed and `side` (gradient at x, at the reconstruction, of another token): slopes of ln e^S and of r_L0
     on ln L0."""
     found = []
-    for (site, seed), cell_ in with_site(rows).groupby(["site", "seed"]):
+    for (site, seed), cell_ in frontier.with_place(rows).groupby(["site", "seed"]):
         for side in ("x", "recon", "other"):
             line = np.log(cell_.l0)
             found.append(
@@ -523,24 +524,28 @@ def histograms(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 FIGURES = {
-    "jumprelu-frequent": (TYPES_STUDY, "jumprelu_behaviour.frequent", lambda rows: (rows, AS_MANY)),
-    "jumprelu-histograms": (TYPES_STUDY, "jumprelu_behaviour.histograms", lambda rows: (histograms(rows),)),
+    "jumprelu-frequent": (TYPES_STUDY, "jumprelu_behaviour.frequent", lambda rows: (middle_layer(rows), AS_MANY)),
+    "jumprelu-histograms": (
+        TYPES_STUDY,
+        "jumprelu_behaviour.histograms",
+        lambda rows: (histograms(middle_layer(rows)),),
+    ),
     "jumprelu-score-frequency": (
         TYPES_STUDY,
         "jumprelu_behaviour.score_by_frequency",
-        lambda rows: (by_frequency(rows),),
+        lambda rows: (by_frequency(middle_layer(rows)),),
     ),
-    "jumprelu-scores": (TYPES_STUDY, "jumprelu_behaviour.scores", lambda rows: (rows,)),
+    "jumprelu-scores": (TYPES_STUDY, "jumprelu_behaviour.scores", lambda rows: (middle_layer(rows),)),
     "jumprelu-positions": (SITES_STUDY, "jumprelu_behaviour.positions", lambda rows: (curves(rows),)),
     "jumprelu-uniformity-types": (
         TYPES_STUDY,
         "jumprelu_behaviour.uniformity_by_type",
-        lambda rows: (rows, PUBLISHED_RATIO),
+        lambda rows: (middle_layer(rows), PUBLISHED_RATIO),
     ),
     "jumprelu-uniformity-sites": (
         SITES_STUDY,
         "jumprelu_behaviour.uniformity_by_site",
-        lambda rows: (with_site(rows), PUBLISHED_RATIO),
+        lambda rows: (frontier.with_place(rows), PUBLISHED_RATIO),
     ),
 }
 
