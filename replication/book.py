@@ -23,9 +23,8 @@ from traitlets.config import Config
 from replication.paths import BOOK, BUILD, NOTEBOOKS, ROOT
 from replication.results import check_preset
 
-
 AT_ONCE = 2
-"""Pages that are executed side by side when all of their rows are there: most of their time goes into starting Python."""
+"""Pages that are executed side by side when all of their rows are there: most of the time goes into starting Python."""
 
 
 def pages() -> list[str]:
