@@ -154,5 +154,5 @@ pages.facts({"computed on": ", ".join(sorted(rows.device.unique()))})
 # ## Measure it again
 #
 # `make bench` creates an environment for each library under `data/cache/benchmarks` on first use, with the versions that
-# `benchmarks/environments.py` bounds, then trains both steps for the table of quality, and takes about twenty minutes on two cores after that. Run it on an idle machine: with
-# one other busy process on two cores, a step can take ten times as long.
+# `benchmarks/environments.py` bounds, then trains both steps for the table of quality, and takes about ten minutes on two
+# cores after that. Run it on an idle machine: with one other busy process on two cores, a step can take ten times as long.

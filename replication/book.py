@@ -59,7 +59,7 @@ def execute(page: str, preset: str) -> Path:
             cwd=folder,
             progress_bar=False,
             kernel_name="python3",
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # over TCP every kernel warns of eavesdroppers
+            config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # else each kernel warns on stderr
         )
     finally:
         draft.unlink()
