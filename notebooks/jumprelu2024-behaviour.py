@@ -182,7 +182,7 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J6", "J7", "J8", "G4", "G10"], preset)
 # Of the JumpReLU paper these figures and the regression are known from quotations, reviews and notes, not from its text:
 # J6, J7 and J8 test statements. Dictionaries are small, which moves every frequency up; architectures are compared at the
 # residual stream with three or four settings of the dial, Gated in its variant with a free decoder norm (RI-L1); with `cpu` the
-# middle layer has twice the training tokens of the other two. Frequencies
+# middle layer has four times the training tokens of the other two. Frequencies
 # are taken on tens of thousands of held-out tokens instead of 20 million. Scores stand in for ratings and for explanations by a
 # language model, which are out of reach here; latents too rare to be scored are left out, as rare ones were in the paper. The
 # regression has $\ln L0$ where the paper has site and layer. The context has 64 tokens instead of 1,024, so that "5 % of the

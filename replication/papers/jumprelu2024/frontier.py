@@ -130,7 +130,7 @@ PLANS = {  # at `gpu` and `paper` three layers at about the depths of the paper'
     ),
     "cpu": Plan(
         tuple(product(("res", "mlp", "attn"), (2, 0, 3))),
-        (3 * 2**20, 3 * 2**19, 3 * 2**18),
+        (3 * 2**21, 3 * 2**20, 3 * 2**19, 3 * 2**18),
         3 * 2**19,
         512,
         {
