@@ -34,7 +34,8 @@ import pandas as pd
 from replication import pages
 from replication.figures import jumprelu_behaviour as figures
 from replication.papers import jumprelu2024
-from replication.papers.jumprelu2024 import behaviour, frontier
+from replication.papers.jumprelu2024 import behaviour
+from replication.papers.jumprelu2024.grid import with_place
 
 pages.open_page(preset)
 
@@ -68,7 +69,7 @@ figures.frequent(middle, behaviour.AS_MANY)
 figures.histograms(behaviour.histograms(middle))
 # %% tags=["remove-input"]
 pages.table_of(
-    frontier.with_place(rows), ["layer", "architecture", "sparsity"], ["l0", "above_0.1", "above_0.01", "live", "dead"]
+    with_place(rows), ["layer", "architecture", "sparsity"], ["l0", "above_0.1", "above_0.01", "live", "dead"]
 )
 
 # %% [markdown]
@@ -110,7 +111,7 @@ figures.score_by_frequency(behaviour.by_frequency(middle))
 figures.scores(middle)
 # %% tags=["remove-input"]
 pages.table_of(
-    frontier.with_place(rows).astype({name: float for name in ("spearman", "spearman_untrained", "spearman_gain")}),
+    with_place(rows).astype({name: float for name in ("spearman", "spearman_untrained", "spearman_gain")}),
     ["layer", "architecture", "sparsity"],
     ["l0", "scored", "interpretable", "score", "score_untrained", "spearman", "spearman_untrained", "spearman_gain"],
 )
@@ -164,7 +165,7 @@ figures.positions(behaviour.curves(sites))
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels against L0: effective number of active latents and its ratio to L0, coloured lines for JumpReLU, TopK and Gated, solid with the gradient at x and dashed with that at the reconstruction, grey dotted lines with the gradient of another token, and a grey band from 0.45 to 0.70 on the right."}, "figure": {"name": "fig-jumprelu2024-uniformity-types", "caption": "Uniformity by architecture at the residual stream (after Figure 6 of the JumpReLU paper). Solid: gradient at x; dashed: at the reconstruction; grey, dotted: the control, the gradient of another token. The grey band is the range of the axis of Gemma Scope's Figure 16, not a result."}}
 figures.uniformity_by_type(middle, behaviour.PUBLISHED_RATIO)
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Two panels against L0: effective number of active latents and its ratio to L0, coloured lines for attention heads, MLP output and residual stream, solid with the gradient at x and dashed with that at the reconstruction, grey dotted lines with the gradient of another token."}, "figure": {"name": "fig-jumprelu2024-uniformity-sites", "caption": "The same for JumpReLU at the three sites of one layer (after Figure 16 of Gemma Scope), which are what G10 compares."}}
-figures.uniformity_by_site(frontier.with_place(sites), behaviour.PUBLISHED_RATIO)
+figures.uniformity_by_site(with_place(sites), behaviour.PUBLISHED_RATIO)
 # %% tags=["remove-input"]
 pages.table_of(behaviour.slopes(sites), ["site", "side"], ["effective", "ratio"])
 
@@ -185,7 +186,7 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J6", "J7", "J8", "G4", "G10"], preset)
 # middle layer has four times the training tokens of the other two. Frequencies
 # are taken on tens of thousands of held-out tokens instead of 20 million. Scores stand in for ratings and for explanations by a
 # language model, which are out of reach here; latents too rare to be scored are left out, as rare ones were in the paper. The
-# regression has $\ln L0$ where the paper has site and layer. The context has 64 tokens instead of 1,024, so that "5 % of the
+# regression has $\ln L0$ and the layer where the paper has site and layer. The context has 64 tokens instead of 1,024, so that "5 % of the
 # context" is three tokens; it begins anywhere in a file, not at the beginning of a text behind a BOS token, and its last
 # position has no prediction. The mean over tokens is of $r_{L0}$ and of $e^S$ themselves.
 # Intervals are Student's $t$ over three seeds, which draw weights and the order of the training tokens; the held-out text is

@@ -125,12 +125,11 @@ training.training_curves(main)
 # %% tags=["remove-input"] mystnb={"image": {"alt": "A grid of panels, a row per site and a column per layer: rise in cross-entropy against the number of active latents on logarithmic axes for JumpReLU, TopK and Gated, with grey lines for the activation set to its mean and to zero."}, "figure": {"name": "fig-jumprelu2024-places", "caption": "Harm against sparsity at every site (rows, each with its own scale) and layer (columns); after the paper's Figures 2, 10 and 11. Grey: the activation replaced by a constant."}}
 figures.fidelity(frontier.every_place(rows), "delta_ce")
 # %% [markdown]
-# Harm of JumpReLU over that of its rivals at equal L0, means over L0 and seeds; a dash where fewer than half of the L0 are
-# matched:
+# Harm of JumpReLU over that of TopK and of Gated with RI-L1, mean over the L0 that are matched, with its interval; a dash
+# where fewer than half of them are:
 
 # %% tags=["remove-input"]
-ratios = frontier.place_ratios(rows).rename(columns={"topk": "against TopK", "gated": "against Gated"})
-pages.table_of(ratios, frontier.CELL, ["against TopK", "against Gated"])
+pages.shown(frontier.place_table(rows))
 
 # %% [markdown]
 # ## One ingredient at a time
@@ -207,7 +206,7 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J2", "J3", "J4", "J5"], preset)
 # latents ({doc}`log`). JumpReLU also had its bandwidth and its start chosen for short runs, as {doc}`jumprelu2024-why`
 # discusses. Gated and ReLU let $\lambda$ grow over the first quarter of the tokens, JumpReLU over half. AuxK has the settings of
 # {cite:t}`gao2024`, with an exact top-k; the paper uses an approximate one. Seeds draw the initial weights and
-# the order of the tokens; the held-out text is always the same. Intervals of $g$ are the wider of two: Student's $t$ over
+# the order of the tokens; the held-out text is always the same. Intervals of $g$ span two: Student's $t$ over
 # seeds, and a bootstrap that draws seeds and held-out contexts anew, the same contexts for all methods.
 
 # %% tags=["remove-input"]

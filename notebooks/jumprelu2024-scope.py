@@ -164,7 +164,7 @@ figures.frequencies(ladder, scope.BINS)
 # scaling. The negative control trains some cells of the suite on activations as they are:
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "L0 on a logarithmic axis for every layer and site, dots coloured by lambda, crosses for SAEs trained without normalisation, and grey dashes for L0 before training."}, "figure": {"name": "fig-jumprelu2024-settings", "caption": "L0 at every layer and site for the same learning rate, bandwidth and λ. Dots: activations scaled to E|x|² = 1, one per seed; crosses, at the first and the last layer: raw activations, same settings; grey: before training. The closer the dots of one colour lie to a horizontal line, the better one setting fits all."}}
-figures.one_setting(scope.with_place(rows))
+figures.one_setting(scope.with_ablated(rows))
 # %% [markdown]
 # ## Folding
 #
@@ -186,7 +186,7 @@ figures.one_setting(scope.with_place(rows))
 
 # %% tags=["remove-input"]
 pages.table_of(
-    scope.with_place(normalised).rename(columns=scope.SHORT),
+    scope.with_ablated(normalised).rename(columns=scope.SHORT),
     ["layer", "site", "d_sae", "sparsity"],
     ["l0", "fvu", "delta_ce", "kl", "dead", *scope.SHORT.values()],
 )

@@ -42,7 +42,7 @@ pages.open_page(preset)
 #   seeds. A verdict on a small model says nothing about a large one. Where `gpu` rows give a verdict, they go before
 #   `cpu` rows.
 #
-# *Ours* is the rule's statistic with its 95 % interval, Student's $t$ over seeds; the page of the paper says what the
+# *Ours* is the rule's statistic with its 95 % interval, Student's $t$ over seeds unless the rule says otherwise; the page of the paper says what the
 # statistic is, and numbers of different claims cannot be compared. *Stale* behind a verdict means that the code has
 # changed since its rows were computed
 # ({doc}`more on that <status>`).

@@ -5,19 +5,20 @@ for literal includes. The site is `_build/html`; a smoke site, which is made to 
 `_build/smoke/html`.
 """
 
+import asyncio
+import contextlib
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 import yaml
-from jupyter_core.utils import ensure_event_loop
 from traitlets.config import Config
 
 from replication.paths import BOOK, BUILD, NOTEBOOKS, ROOT
@@ -56,7 +57,7 @@ def execute(page: str, preset: str) -> Path:
             draft,
             target,
             {"preset": preset},
-            cwd=folder,
+            resources={"metadata": {"path": str(folder)}},  # papermill's own `cwd` moves this whole process
             progress_bar=False,
             kernel_name="python3",
             config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # else each kernel warns on stderr
@@ -80,8 +81,8 @@ def _for_readers(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def execute_all(preset: str, only: Sequence[str] = (), at_once: int = 1) -> dict[str, float]:
     """Execute every page (or those named), `at_once` of them at a time; page -> seconds.
 
-    More than one is for pages whose rows are there, which only draw. Each has a process of its own; those that have not
-    begun when one fails do not run.
+    More than one is for pages whose rows are there, which only draw. Each has a process of its own. When one fails,
+    those that have not begun do not run.
     """
 
     def timed(page: str) -> float:
@@ -89,16 +90,16 @@ def execute_all(preset: str, only: Sequence[str] = (), at_once: int = 1) -> dict
         try:
             execute(page, preset)
         finally:
-            ensure_event_loop().close()  # the one of this thread, which papermill leaves open
+            with contextlib.suppress(RuntimeError):  # there is none when the page failed before it began
+                asyncio.get_event_loop().close()  # the one of this thread, which papermill leaves open
         return time.perf_counter() - began
 
     wanted = only or pages()
     with ThreadPoolExecutor(at_once) as pool:
         running = {page: pool.submit(timed, page) for page in wanted}
-        try:
-            return {page: future.result() for page, future in running.items()}
-        finally:
-            pool.shutdown(cancel_futures=True)
+        wait(running.values(), return_when=FIRST_EXCEPTION)
+        pool.shutdown(cancel_futures=True)
+    return {page: future.result() for page, future in running.items()}
 
 
 def site_folder(preset: str) -> Path:

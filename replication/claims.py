@@ -33,7 +33,7 @@ class Evidence(NamedTuple):
     """The rule's statistic."""
     low: float
     high: float
-    """95 % interval of the statistic over seeds."""
+    """95 % interval of the statistic, over seeds unless the rule says otherwise."""
     summary: str
     """One sentence a reader understands without the code."""
 

@@ -94,7 +94,7 @@ def _block(v: Verdict) -> str:
     lines = {
         "Rule": v.rule,
         "Published": v.published,
-        "Ours": "" if v.ours is None else f"{number(v)}: {v.statistic}, 95 % interval over seeds",
+        "Ours": "" if v.ours is None else f"{number(v)}: {v.statistic}, 95 % interval",
         "Finding": v.summary,
         "Evidence": f"{v.subject}, preset {v.preset}, {v.seeds} seeds{stale}" if v.subject else "",
     }

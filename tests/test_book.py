@@ -1,5 +1,7 @@
 """The book's builder: what jupyter-book alone would let through."""
 
+from pathlib import Path
+
 import nbformat
 import papermill
 import pytest
@@ -54,11 +56,16 @@ def test_a_page_without_parameters_is_refused_before_it_runs(folders):
 def test_pages_side_by_side_are_all_executed_and_a_failing_one_is_told(folders, at_once):
     parameters = 'tags=["parameters"]\npreset = "smoke"'
     for page in ("one", "two"):
-        write(folders, page, parameters, "\nprint(preset)")
+        write(folders, page, parameters, "\nfrom pathlib import Path\nPath(f'here-{preset}').touch()")
+    before = Path.cwd()
     assert set(book.execute_all("smoke", at_once=at_once)) == {"one", "two"}
+    assert Path.cwd() == before and (book.source_folder("smoke") / "book" / "here-smoke").exists()
     write(folders, "bad", parameters, "\nraise ValueError('what failed')")
+    for page in ("last", "late", "later"):
+        write(folders, page, parameters, "\nimport time\ntime.sleep(1)")
     with pytest.raises(papermill.PapermillExecutionError, match="what failed"):
-        book.execute_all("smoke", at_once=at_once)
+        book.execute_all("smoke", ["bad", "last", "late", "later"], at_once=at_once)
+    assert not (book.source_folder("smoke") / "book" / "later.ipynb").exists()
 
 
 def test_an_unknown_page_lists_the_known_ones(folders):

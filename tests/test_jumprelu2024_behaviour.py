@@ -302,3 +302,8 @@ def test_what_is_measured_can_be_drawn(study):
     for owner, function, takes in behaviour.FIGURES.values():
         if owner is study:
             named(function)(*takes(rows)).canvas.draw()
+
+
+def test_the_middle_one_of_three_layers_is_drawn():
+    rows = pd.DataFrame({"source": [f"hook='blocks.{layer}.hook_resid_post'" for layer in (2, 0, 3, 2)]})
+    assert behaviour.middle_layer(rows).index.tolist() == [0, 3]

@@ -57,7 +57,7 @@ def table(ratios: dict[str, float], halves: dict[str, float] | None = None, **co
 
 def elsewhere(ratios: dict[str, float]) -> pd.DataFrame:
     """Another layer, with half of the tokens."""
-    rows = table({name: ratios[name] for name in frontier.EVERYWHERE}, source=SOURCE.replace("2.hook", "3.hook"))
+    rows = table({name: ratios[name] for name in frontier.CORE}, source=SOURCE.replace("2.hook", "3.hook"))
     return rows[rows.tokens == 500]
 
 
@@ -97,15 +97,31 @@ class TestGaps:
         assert np.log(0.998) - 1e-9 <= low < -0.001 and 0.001 < high <= np.log(1.002) + 1e-9
 
     def test_a_gap_that_one_context_makes_has_a_wide_interval(self):
-        """JumpReLU does all of its harm in one of two contexts: drawn twice, never or once, it has 2, 0 or 1 times the
-        harm of TopK; resamples without any harm have no g."""
+        """JumpReLU does most of its harm in one of two contexts: drawn twice, once or never, it has 1.8, 1 or 0.2 times
+        the harm of TopK."""
         rows = frontier.longest(frontier.with_method(table(EQUAL)))
         rows["delta_ce_contexts"] = [
-            [2 * harm, 0.0] if method == "jumprelu" else [harm, harm]
+            [1.8 * harm, 0.2 * harm] if method == "jumprelu" else [harm, harm]
             for harm, method in zip(rows.delta_ce, rows.method, strict=True)
         ]
-        low, high = frontier.resampled_gap(rows, "topk")
-        assert abs(low) < 0.003 and high == pytest.approx(np.log(2), abs=0.003)
+        assert frontier.resampled_gap(rows, "topk") == pytest.approx(np.log([0.2, 1.8]), abs=0.003)
+        found = frontier.gap_of(rows, "topk")
+        assert found.mean == pytest.approx(0, abs=0.001) and (found.low, found.high) == pytest.approx(
+            np.log([0.2, 1.8]), abs=0.003
+        )
+
+    def test_contexts_without_any_harm_leave_no_interval(self):
+        """All of JumpReLU's harm is in one of two contexts, which a quarter of the resamples lack."""
+        rows = frontier.longest(frontier.with_method(table(EQUAL)))
+        rows["delta_ce_contexts"] = [[2 * harm, 0.0] for harm in rows.delta_ce]
+        assert frontier.resampled_gap(rows, "topk") is None
+        assert "resamples" in frontier.gap_of(rows, "topk")
+
+    def test_a_seed_without_living_runs_of_a_method_is_left_out(self):
+        rows = frontier.longest(frontier.with_method(table(EQUAL)))
+        rows["dead"] = ((rows.method == "topk") & (rows.seed == 0)).astype(float)
+        assert set(frontier.harm_gap(rows, "topk").seed) == {1, 2}
+        assert frontier.gap_of(rows, "topk").points == 6
 
     def test_an_ablation_is_resampled_at_its_sparsest_run(self):
         """Its one run has L0 64 and a harm of 1 / 64 that stands in at 8, 16 and 40."""
@@ -160,28 +176,33 @@ def test_j3_allows_five_per_cent_and_checks_the_budget(ratio, before, verdict):
 @pytest.mark.parametrize(
     "long, short, far, verdict, places",
     [
-        (1.2, 1.2, 1.0, "not replicated", "1 of 2 places"),
-        (1.2, 1.0, 1.0, "partly", "2 of 2 places"),
-        (1.0, 1.0, 1.2, "replicated", "1 of 2 places"),
+        (1.2, 1.2, 1.0, "not replicated", "1 of 2"),
+        (1.2, 1.0, 1.0, "partly", "2 of 2"),
+        (1.0, 1.0, 1.2, "partly", "1 of 2"),
+        (1.0, 1.0, 1.0, "replicated", "2 of 2"),
     ],
 )
-def test_j3_holds_partly_if_it_holds_in_most_places(long, short, far, verdict, places):
+def test_j3_asks_for_the_longest_runs_and_for_most_places(long, short, far, verdict, places):
     """The second layer has half of the tokens, so that both are compared with half."""
     rows = pd.concat([table(EQUAL | {"jumprelu": long}, {"jumprelu": short}), elsewhere(EQUAL | {"jumprelu": far})])
     assert set(frontier.every_place(rows).tokens) == {500} and set(frontier.every_place(rows).layer) == {2, 3}
     found = frontier.not_worse_than_topk(rows)
-    assert found.verdict == verdict and places in found.summary
+    assert found.verdict == verdict and f"with 500 tokens it holds at {places} sites and layers" in found.summary
     assert found.ours == pytest.approx(np.log(long), abs=1e-4)  # of the longest runs alone
 
 
-def test_ratios_of_a_place_need_half_of_its_l0():
+def test_a_place_has_a_number_only_where_l0_is_matched_and_harm_is_done():
     rows = elsewhere(EQUAL | {"topk": 2.0, "gated": 4.0})
-    ratios = frontier.place_ratios(rows).set_index("seed").loc[1]
-    assert ratios.site == "res" and ratios.layer == 3
-    np.testing.assert_allclose([ratios.topk, ratios.gated], [1 / 2, 1 / 4])
+    found = frontier.place_table(rows).iloc[0]
+    assert found.site == "res" and found.layer == 3
+    assert found["harm over that of TopK"].startswith("0.50 [0.50") and found["harm over that of Gated"][:4] == "0.25"
     far = rows.architecture == "gated"
-    apart = frontier.place_ratios(rows.assign(l0=rows.l0.mask(far, rows.l0 * 5)))  # 20 to 320: one of three L0
-    assert apart.gated.isna().all() and apart.topk.notna().all()
+    apart = rows.assign(l0=rows.l0.mask(far, rows.l0 * 5))  # 20 to 320: one of three L0
+    assert frontier.place_table(apart)["harm over that of Gated"].tolist() == ["–"]
+    assert frontier.place_table(apart)["harm over that of TopK"].tolist() != ["–"]
+    harmless = rows.assign(delta_ce=rows.delta_ce.mask((rows.architecture == "jumprelu") & (rows.l0 == 64), -1e-4))
+    assert frontier.place_table(harmless).iloc[0, 2:].tolist() == ["–", "–"]
+    assert frontier.place_table(rows[rows.seed == 0]).iloc[0, 2:].tolist() == ["–", "–"]
 
 
 def test_j3_says_whether_jumprelu_is_better_outright():
@@ -319,7 +340,9 @@ def test_the_first_place_has_every_method_and_budget_the_others_one(preset):
     here = {run.source for run in runs if run.tokens == plan.budgets[0] and run.architecture == "relu"}
     assert len(here) == 1
     assert {run.tokens for run in runs if run.source in here} == set(plan.budgets)
-    assert {run.tokens for run in runs if run.source not in here} <= {plan.elsewhere}
+    others = [run for run in runs if run.source not in here]
+    assert len({run.source for run in others}) == len(plan.where) - 1
+    assert all(run.tokens == plan.elsewhere and run.architecture in frontier.CORE for run in others)
     assert len({(run.batch, run.normalisation, run.d_sae) for run in runs}) == 1
     assert all(run.seed == run.data_seed for run in runs)
 

@@ -46,7 +46,7 @@ def suite_table(harm=None, fvu=None, ablation=None, seeds=(0, 1, 2), layers=(0, 
 
 class TestG1:
     def test_reads_site_and_layer_from_the_hook(self):
-        rows = scope.with_place(suite_table(layers=(11,)))
+        rows = scope.with_ablated(suite_table(layers=(11,)))
         assert set(zip(rows.site, rows.layer, strict=True)) == {(site, 11) for site in SITES}
         assert rows.ablated.iloc[0] == pytest.approx(0.1 / 8)
 

@@ -23,7 +23,7 @@ from replication.evaluate.behaviour import (
 from replication.evaluate.downstream import subject
 from replication.evaluate.reconstruction import passed
 from replication.papers.jumprelu2024 import frontier, scope
-from replication.papers.jumprelu2024.grid import KEY, SEEDS, SITES, source
+from replication.papers.jumprelu2024.grid import KEY, SEEDS, SITES, source, with_place
 from replication.papers.jumprelu2024.scope import BINS, firing
 from replication.results import Study
 from replication.sae import SAE
@@ -31,7 +31,7 @@ from replication.shapes import Float, Int, Tensor
 from replication.store import trained
 from replication.train import Run
 
-TYPES = ("jumprelu", "topk", "gated")
+TYPES = frontier.CORE
 
 
 def types(preset: str) -> list[Run]:
@@ -215,7 +215,7 @@ def within(mean: float, low: float, high: float, bounds: tuple[float, float]) ->
 
 def middle_layer(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the middle one of the layers, which are drawn; claims look at all."""
-    layer = frontier.with_place(rows).layer
+    layer = with_place(rows).layer
     middle = sorted(layer.unique())[layer.nunique() // 2]
     return rows[layer == middle]
 
@@ -373,7 +373,7 @@ def types_are_equal(rows: pd.DataFrame) -> Evidence:
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `measure_sites` at the middle lambda, one line per position: site, seed, position, error, variance, fvu,
     delta_ce (NaN at the last position, which predicts nothing)."""
-    rows = frontier.with_place(rows)
+    rows = with_place(rows)
     lambdas = sorted(rows.sparsity.unique())
     parts = []
     for row in rows[rows.sparsity == lambdas[len(lambdas) // 2]].itertuples():
@@ -428,7 +428,7 @@ def slopes(rows: pd.DataFrame) -> pd.DataFrame:
     """Per site, seed and `side` (gradient at x, at the reconstruction, of another token): slopes of ln e^S and of r_L0
     on ln L0."""
     found = []
-    for (site, seed), cell_ in frontier.with_place(rows).groupby(["site", "seed"]):
+    for (site, seed), cell_ in with_place(rows).groupby(["site", "seed"]):
         for side in ("x", "recon", "other"):
             line = np.log(cell_.l0)
             found.append(
@@ -545,7 +545,7 @@ FIGURES = {
     "jumprelu-uniformity-sites": (
         SITES_STUDY,
         "jumprelu_behaviour.uniformity_by_site",
-        lambda rows: (frontier.with_place(rows), PUBLISHED_RATIO),
+        lambda rows: (with_place(rows), PUBLISHED_RATIO),
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pandas as pd
+
 from replication.activations import LanguageModelActivations
 from replication.papers.sources import SOURCES
 from replication.train import Run
@@ -44,6 +46,13 @@ def source(preset: str, site: str, layer: int) -> LanguageModelActivations:
     return replace(
         whole, hook=SITES[site].format(layer), skip_first=1, tokens=min(STORED.get(preset, whole.tokens), whole.tokens)
     )
+
+
+def with_place(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns `site` and `layer`, read from the hook of their source."""
+    hook = rows.source.str.extract(r"hook='blocks\.(\d+)\.([^']+)'")
+    names = {pattern.removeprefix("blocks.{}."): site for site, pattern in SITES.items()}
+    return rows.assign(site=hook[1].map(names), layer=hook[0].astype(int))
 
 
 def jumprelu_run(

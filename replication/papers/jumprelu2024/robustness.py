@@ -40,7 +40,7 @@ from replication.language_models import LanguageModel, Patches, next_token_loss
 from replication.papers.gao2024.frontier import late_gain
 from replication.papers.jumprelu2024 import scope
 from replication.papers.jumprelu2024.frontier import CLOSE
-from replication.papers.jumprelu2024.grid import KEY, SEEDS
+from replication.papers.jumprelu2024.grid import KEY, SEEDS, with_place
 from replication.papers.jumprelu2024.scope import MATCHED, log_ratio
 from replication.paths import CACHE
 from replication.results import Study
@@ -533,7 +533,7 @@ SAME = 1e-9
 def precision_lines(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per SAE: site, seed, sparsity, l0, delta_ce_fp32, delta_ce_bf16, `difference` of the two, and `excess`:
     the difference in units of what G5 allows, the smaller of difference / (5 % of delta) and difference / 0.001."""
-    rows = scope.with_place(rows.assign(delta_ce=rows.delta_ce_fp32, delta_ce_mean=np.nan))
+    rows = with_place(rows)
     difference = rows.delta_ce_bf16 - rows.delta_ce_fp32
     relative = difference.abs() / rows.delta_ce_fp32.abs().clip(lower=SAME)
     excess = np.minimum(relative / HARMLESS[0], difference.abs() / HARMLESS[1])

@@ -23,7 +23,17 @@ from replication.claims import (
 from replication.evaluate.reconstruction import CHUNK, passed, reconstruction
 from replication.evaluate.splicing import spliced
 from replication.papers.gao2024.frontier import late_gain
-from replication.papers.jumprelu2024.grid import KEY, LAMBDAS, LAYERS, SEEDS, SITES, TRAINING, jumprelu_run, source
+from replication.papers.jumprelu2024.grid import (
+    KEY,
+    LAMBDAS,
+    LAYERS,
+    SEEDS,
+    SITES,
+    TRAINING,
+    jumprelu_run,
+    source,
+    with_place,
+)
 from replication.results import Study
 from replication.sae import SAE, released_form
 from replication.shapes import Float, Tensor
@@ -205,18 +215,14 @@ STUCK = 0.9  # G11: share of the L0 before training above which nothing was lear
 EXACT, ROUNDING = 1e-5, 1e-6  # G12: relative error; share of decisions that float32 may turn
 
 
-def with_place(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the columns `site` and `layer` of their hook, and `ablated`: delta LM loss as a share of that of mean
-    ablation."""
-    hook = rows.source.str.extract(r"hook='blocks\.(\d+)\.([^']+)'")
-    names = {pattern.split(".", 2)[2]: site for site, pattern in SITES.items()}
-    place = {"layer": hook[0].astype(int), "site": hook[1].map(names)}
-    return rows.assign(**place, ablated=rows.delta_ce / rows.delta_ce_mean)
+def with_ablated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns `site`, `layer`, and `ablated`: delta LM loss as a share of that of mean ablation."""
+    return with_place(rows).assign(ablated=rows.delta_ce / rows.delta_ce_mean)
 
 
 def cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Normalised rows of the one width that every site has."""
-    rows = with_place(rows)
+    rows = with_ablated(rows)
     rows = rows[rows.normalisation == "gemma"]
     width = rows[rows.site == "attn"].d_sae.unique()
     return rows[rows.d_sae.isin(width)]
@@ -224,7 +230,7 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 def ladder(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the layer whose residual stream has several widths."""
-    rows = with_place(rows)
+    rows = with_ablated(rows)
     widths = rows[rows.site == "res"].groupby("layer").d_sae.nunique()
     if widths.empty or widths.max() < 2:
         raise NoEvidence("no layer has several widths")
@@ -407,7 +413,7 @@ def l0_spread(rows: pd.DataFrame) -> pd.DataFrame:
 
 def settings_fit(rows: pd.DataFrame) -> Evidence:
     """G11."""
-    rows = with_place(rows)
+    rows = with_ablated(rows)
     plain = rows[rows.normalisation == "none"]
     if plain.empty:
         raise NoEvidence("no row is without normalisation")
@@ -507,7 +513,7 @@ FIGURES = {  # name -> (study, function of the figures package, what it takes fr
     "scope-depth": (SUITE, "jumprelu_scope.harm_by_depth", lambda rows: (cells(rows),)),
     "scope-width": (SUITE, "jumprelu_scope.harm_by_width", lambda rows: (ladder(rows),)),
     "scope-frequencies": (SUITE, "jumprelu_scope.frequencies", lambda rows: (ladder(rows), BINS)),
-    "scope-settings": (NORMALISED, "jumprelu_scope.one_setting", lambda rows: (with_place(rows),)),
+    "scope-settings": (NORMALISED, "jumprelu_scope.one_setting", lambda rows: (with_ablated(rows),)),
 }
 
 CLAIMS = (
