@@ -126,7 +126,7 @@ training.training_curves(main)
 figures.fidelity(frontier.every_place(rows), "delta_ce")
 # %% [markdown]
 # Harm of JumpReLU over that of TopK and of Gated with RI-L1, mean over the L0 that are matched, with its interval; a dash
-# where fewer than half of them are:
+# where fewer than half of them are, or where a run does no harm in too many resamples of the text:
 
 # %% tags=["remove-input"]
 pages.shown(frontier.place_table(rows))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from replication.figures import CONTROL, STYLE, _band, _panels, _plain_log
 from replication.figures.frontier import LOOKS
 
-LABELS = {"delta_ce": "rise in cross-entropy (nats per token)", "fvu": "FVU (1 = predicting the mean)"}
+LABELS = {"delta_ce": "rise in cross-entropy\n(nats per token)", "fvu": "FVU (1 = predicting the mean)"}
 CONTROLS = {  # of each measure: column of the table, dashes, label
     "delta_ce": (
         ("delta_ce_mean", (1, 1.5), "activation set to its mean"),
