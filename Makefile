@@ -33,7 +33,8 @@ site: setup  ## render the pages that were executed last
 models: setup  ## list the embedded language models (replicate models --train NAME retrains one)
 	$(BIN)/replicate models
 
-test: export OMP_NUM_THREADS = 1  # two processes on two cores; and pages that nbval repeats must round alike
+# one thread for each of two processes; the same for the pages, whose numbers nbval must find again
+test: export OMP_NUM_THREADS = 1
 test: setup  ## lint, unit and contract tests, the book at smoke size, its notebooks again under nbval
 	$(BIN)/ruff check .
 	$(BIN)/replicate book --preset smoke
