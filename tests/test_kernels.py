@@ -54,7 +54,10 @@ def test_autocast_chooses_in_bfloat16_and_returns_float32():
     assert ((values.sort(descending=True).values - exact).abs().max() / exact.abs().max()) < 0.01
 
 
-@pytest.mark.parametrize("batch, n, k", [(1, 5, 2), (7, 33, 1), (130, 40, 39), (3, 6, 6), (64, 300, 17), (9, 2048, 16)])
+SIZES = [(1, 5, 2), (7, 33, 1), (130, 40, 39), (3, 6, 6), (64, 300, 17), (9, 2048, 16), (5, 2**15, 32), (4, 1037, 9)]
+
+
+@pytest.mark.parametrize("batch, n, k", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_largest_equals_topk_where_numbers_are_positive(batch, n, k, dtype):
     pre = torch.randn(batch, n, generator=torch.Generator().manual_seed(n)).to(dtype)
@@ -72,6 +75,57 @@ def test_keep_largest_and_its_gradient():
     assert kept.tolist() == [[1, 0, 3], [0, 5, 4]]
     kept.sum().backward()
     assert pre.grad.tolist() == [[1, 0, 1], [0, 1, 1]]
+
+
+@pytest.mark.parametrize("batch, n, k", SIZES)
+def test_keep_largest_in_bfloat16_keeps_what_topk_keeps(batch, n, k):
+    pre = torch.randn(batch, n, generator=torch.Generator().manual_seed(n)).bfloat16()
+    pre[0] = -1.0
+    kept = kernels.keep_largest(pre, k)
+    expected = pre.topk(k, dim=-1).values.relu()
+    torch.testing.assert_close(kept.topk(k, dim=-1).values, expected, rtol=0, atol=0)
+    assert ((kept == pre) | (kept == 0)).all()
+    assert (kept.count_nonzero(-1) <= k).all()
+
+
+def dense_error_of_some(x, rows, bias, decoder, target, some, k):
+    """Its docstring, with every gradient from autograd."""
+    pre = x @ rows[some].T + bias
+    top = pre.topk(k, dim=-1)
+    latents = torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
+    return (target - latents @ decoder[some]).square().sum(-1).mean()
+
+
+@pytest.mark.parametrize("some, k", [([3, 0, 8], 2), ([5], 1), (list(range(11)), 11), ([1, 10, 10], 3)])
+def test_error_of_some_equals_dense_autograd(some, k):
+    x, rows, bias = inputs(13, 6, 11)
+    generator = torch.Generator().manual_seed(3)
+    decoder = torch.randn(11, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(13, 5, generator=generator, dtype=torch.float64)
+    some = torch.tensor(some)
+    ours, theirs = (
+        f(x.detach(), rows, bias[some], decoder, target, some, k) for f in (kernels.error_of_some, dense_error_of_some)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    wanted = rows, bias, decoder
+    gradients = (torch.autograd.grad(3 * error, wanted) for error in (ours, theirs))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_error_of_some_under_autocast_is_near_that_in_float64():
+    x, rows, bias = inputs(256, 32, 300)
+    generator = torch.Generator().manual_seed(3)
+    decoder = torch.nn.functional.normalize(torch.randn(300, 32, generator=generator, dtype=torch.float64), dim=-1)
+    some, wanted = torch.arange(0, 300, 3), (rows, bias)
+    exact = dense_error_of_some(x, rows, bias[some], decoder, x.detach(), some, 16)
+    single = [value.detach().float().requires_grad_() for value in (rows, bias)]
+    with torch.autocast("cpu", torch.bfloat16):
+        x32 = x.detach().float()
+        ours = kernels.error_of_some(x32, single[0], single[1][some], decoder.float(), x32, some, 16)
+    assert ours.dtype == torch.float32 and ours.item() == pytest.approx(exact.item(), rel=0.01)
+    for a, b in zip(torch.autograd.grad(ours, single), torch.autograd.grad(exact, wanted), strict=True):
+        assert (a - b).norm() / b.norm() < 0.05
 
 
 def test_encoding_in_turns_is_encoding_at_once(monkeypatch):

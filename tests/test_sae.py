@@ -217,7 +217,7 @@ class TestAuxK:
             torch.testing.assert_close(ours, theirs)
 
     def test_a_perfect_reconstruction_adds_nothing_that_is_not_a_number(self):
-        loss = auxiliary_loss(self.sae, self.x, torch.zeros_like(self.x), self.dead, 2)
+        loss = auxiliary_loss(self.sae, *self.sae.encoder_input(self.x), torch.zeros_like(self.x), self.dead, 2)
         loss.backward()
         assert loss.isfinite() and self.sae.W_dec.grad.isfinite().all() and self.sae.W_enc.grad.isfinite().all()
 

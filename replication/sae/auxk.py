@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from replication.kernels import keep_largest
-from replication.sae.base import SAE, squared_error
+from replication.kernels import error_of_some
+from replication.sae.base import SAE
 from replication.shapes import Float, Int, Tensor
 
 
@@ -25,21 +25,20 @@ def check_auxk(aux_coefficient: float, k_aux: int | None) -> None:
 def auxiliary_loss(
     sae: SAE,
     centred: Float[Tensor, "batch d_in"],
+    bias: Float[Tensor, " d_sae"],
     residual: Float[Tensor, "batch d_out"],
     dead: Int[Tensor, " dead"],
     k_aux: int,
 ) -> Float[Tensor, ""]:
     """|e - e_hat|^2 / |e - mean e|^2, e the residual, e_hat from the top k_aux *dead* latents; there is at least one.
 
-    No gradient flows into the residual. e_hat is decoded without b_dec, which the residual already lacks. (The released
-    code of Gao et al. 2024 adds it on both sides, which lets the term push b_dec.)
+    `centred` and `bias` are the `encoder_input`. No gradient flows into the residual. e_hat is decoded without b_dec,
+    which the residual already lacks. (The released code of Gao et al. 2024 adds it on both sides, which lets the term
+    push b_dec.)
     """
     residual = residual.detach()
-    # Few latents are dead: products with a compact, dense set of them are faster than anything sparse.
     real = dead.clamp(max=sae.d_sae - 1)
-    bias = sae.b_enc.index_select(0, real).masked_fill(dead >= sae.d_sae, -torch.inf)  # padding has nothing to add
-    pre = torch.addmm(bias, centred, sae.W_enc.T.index_select(0, real).T)
-    latents = keep_largest(pre, min(k_aux, len(dead)))
-    explained = latents @ sae.W_dec.index_select(0, real)
+    bias = bias.index_select(0, real).masked_fill(dead >= sae.d_sae, -torch.inf)  # padding has nothing to add
+    error = error_of_some(centred, sae.W_enc.T, bias, sae.W_dec, residual, real, min(k_aux, len(dead)))
     spread = (residual - residual.mean(0)).square().sum(-1).mean()
-    return squared_error(residual, explained) / spread.clamp(min=torch.finfo(spread.dtype).tiny)
+    return error / spread.clamp(min=torch.finfo(spread.dtype).tiny)

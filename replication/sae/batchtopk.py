@@ -95,7 +95,7 @@ class BatchSelection(SAE):
         errors = [squared_error(target, recon) for recon in recons]
         loss = torch.stack(errors).mean() / self.scale
         if self.aux_coefficient and len(dead):
-            aux = auxiliary_loss(self, x - self.centre, target - recons[-1], dead, self.k_aux)
+            aux = auxiliary_loss(self, *self.encoder_input(x), target - recons[-1], dead, self.k_aux)
             loss = loss + self.aux_coefficient * aux
         return Objective(loss, errors[-1].detach(), latents.detach().amax(0) > 0)
 

@@ -174,5 +174,6 @@ class TopAFA(SAE):
             matched = target - self.b_dec if self.target_centred else target
             loss = loss + self.sparsity * (latents.norm(dim=-1) - matched.norm(dim=-1)).square().mean()
         if self.aux_coefficient and len(dead):
-            loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.centre, target - recon, dead, self.k_aux)
+            aux = auxiliary_loss(self, *self.encoder_input(x), target - recon, dead, self.k_aux)
+            loss = loss + self.aux_coefficient * aux
         return Objective(loss, error.detach(), latents.detach().amax(0) > 0)

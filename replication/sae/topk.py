@@ -67,7 +67,8 @@ class TopK(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
-        centred, bias = self.encoder_input(x)
+        with torch.autocast(x.device.type, enabled=False):  # one row: the casts would take longer than the product
+            centred, bias = self.encoder_input(x)
         widest = min(self.multi_factor * self.k, self.d_sae) if self.multi_weight else self.k
         chosen = topk_encode(centred, self.W_enc.T, bias, widest, self.shadow)
         chosen = chosen._replace(values=chosen.values.relu())
@@ -79,5 +80,6 @@ class TopK(SAE):
             wide = squared_error(target, sparse_decode(chosen, self.W_dec) + self.b_dec)
             loss = loss + self.multi_weight * wide / self.scale
         if self.aux_coefficient and len(dead):
-            loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.centre, target - recon, dead, self.k_aux)
+            aux = auxiliary_loss(self, centred, bias, target - recon, dead, self.k_aux)
+            loss = loss + self.aux_coefficient * aux
         return Objective(loss, error.detach(), top.fired())

@@ -146,7 +146,8 @@ class Dense(Varied):
         error = squared_error(x, recon)
         loss = error / self.scale
         if self.aux_coefficient and len(dead):
-            loss = loss + self.aux_coefficient * auxiliary_loss(self, x - self.centre, x - recon, dead, self.k_aux)
+            aux = auxiliary_loss(self, *self.encoder_input(x), x - recon, dead, self.k_aux)
+            loss = loss + self.aux_coefficient * aux
         return Objective(loss, error.detach(), latents.detach().amax(0) > 0)
 
 
