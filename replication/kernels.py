@@ -7,6 +7,7 @@ the choice of route: on a GPU with Triton the kernels of `triton_kernels` do the
 
 import importlib.util
 import math
+import warnings
 from collections.abc import Callable
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -204,9 +205,11 @@ def _products(x: Tensor, rows: Tensor, tokens_of: TokensOf, dtype: torch.dtype) 
         return _triton().products(x, rows, indices)
     if _densely(tokens_of):
         return (x.to(dtype) @ rows.to(dtype).T).gather(1, indices).to(x.dtype)
-    with torch.enable_grad():  # they are the gradient of `_combine` in its values, for which torch has a kernel
-        values = x.new_zeros(indices.shape, requires_grad=True)
-        return torch.autograd.grad(_combine(values, indices, rows.detach()), values, x)[0]
+    begin = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
+    zeros = x.new_zeros(indices.numel())
+    with warnings.catch_warnings(action="ignore"):  # that sparse tensors of torch are in beta: the tests hold this use
+        wanted = torch.sparse_csr_tensor(begin, indices.flatten(), zeros, (len(x), len(rows)), check_invariants=False)
+    return torch.sparse.sampled_addmm(wanted, x, rows.T).values().view_as(indices)
 
 
 def _combine(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
