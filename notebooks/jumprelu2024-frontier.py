@@ -111,7 +111,7 @@ figures.fidelity(main, "fvu")
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Harm of JumpReLU divided by the harm of TopK and of Gated with RI-L1 against the number of training tokens; a grey line at 1 and a band up to 1.05."}, "figure": {"name": "fig-jumprelu2024-tokens", "caption": "Harm of JumpReLU over harm of a rival, mean over the L0 that are matched with every budget, against training tokens; below 1 JumpReLU is the better one. A line that still falls at its right end says that the comparison is not over. Grey band: up to 5 % worse, what J3 allows. Bands: lowest to highest seed."}}
 figures.gap_by_tokens(frontier.gap_by_tokens(rows))
-# %% tags=["remove-input"] mystnb={"image": {"alt": "One panel per rival: harm of JumpReLU divided by harm of the rival against L0, a solid line for the most tokens, and for TopK and Gated with RI-L1 dashed lines for fewer; a grey line at 1 and a band up to 1.05."}, "figure": {"name": "fig-jumprelu2024-gaps", "caption": "The same at every L0. Solid: the longest runs. Dashed and fainter: fewer tokens, for JumpReLU and for the rival. The distance between the lines says how much the verdict is about speed of training. Grey band: up to 5 % worse. Bands: lowest to highest seed."}}
+# %% tags=["remove-input"] mystnb={"image": {"alt": "One panel per rival: harm of JumpReLU divided by harm of the rival against L0, a solid line for the most tokens and dashed lines for fewer; a grey line at 1 and a band up to 1.05."}, "figure": {"name": "fig-jumprelu2024-gaps", "caption": "The same at every L0. Solid: the longest runs. Dashed and fainter: fewer tokens, for JumpReLU and for the rival. The distance between the lines says how much the verdict is about speed of training. Grey band: up to 5 % worse. Bands: lowest to highest seed."}}
 figures.gaps(frontier.gaps(rows))
 # %% tags=["remove-input"] mystnb={"image": {"alt": "A panel per method: training error over variance against training tokens on logarithmic axes, one line per setting of the dial."}, "figure": {"name": "fig-jumprelu2024-training", "caption": "Error during training, first seed, a line per setting (darker: larger L0). With a penalty the error may rise again while the penalty grows, over the first half of the tokens with JumpReLU and over the first quarter with Gated and ReLU."}}
 training.training_curves(main)
@@ -119,14 +119,13 @@ training.training_curves(main)
 # ## Every site and layer
 #
 # The paper draws its frontiers at three layers, for the residual stream and in its appendix for the outputs of the MLP and of
-# the attention heads (before $W_O$), the three places that Gemma Scope reads. Here are JumpReLU, TopK and Gated with RI-L1 at
-# all nine, with as many tokens as all of them have:
+# the attention heads (before $W_O$), the three places that Gemma Scope reads. Here are all five methods at all nine, with as
+# many tokens as all of them have:
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "A grid of panels, a row per site and a column per layer: rise in cross-entropy against the number of active latents on logarithmic axes for JumpReLU, TopK and Gated, with grey lines for the activation set to its mean and to zero."}, "figure": {"name": "fig-jumprelu2024-places", "caption": "Harm against sparsity at every site (rows, each with its own scale) and layer (columns); after the paper's Figures 2, 10 and 11. Grey: the activation replaced by a constant."}}
+# %% tags=["remove-input"] mystnb={"image": {"alt": "A grid of panels, a row per site and a column per layer: rise in cross-entropy against the number of active latents on logarithmic axes, one falling line per method, with grey lines for the activation set to its mean and to zero."}, "figure": {"name": "fig-jumprelu2024-places", "caption": "Harm against sparsity at every site (rows, each with its own scale) and layer (columns); after the paper's Figures 2, 10 and 11. Grey: the activation replaced by a constant."}}
 figures.fidelity(frontier.every_place(rows), "delta_ce")
 # %% [markdown]
-# Harm of JumpReLU over that of TopK and of Gated with RI-L1, mean over the L0 that are matched, with its interval; a dash
-# where fewer than half of them are, or where a run does no harm in too many resamples of the text:
+# Harm of JumpReLU over that of each rival, mean over the L0 that are matched, with its interval; a dash where fewer than half of them are, or where a run does no harm in too many resamples of the text:
 
 # %% tags=["remove-input"]
 pages.shown(frontier.place_table(rows))
@@ -191,8 +190,8 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J2", "J3", "J4", "J5"], preset)
 # Unless the page was built with the `paper` preset, the subject is a small language model trained on Python source instead of
 # Gemma 2 9B, dictionaries have hundreds or thousands of latents instead of 131,072, and runs are far shorter than 8 billion
 # tokens. With `cpu` they have 6,144 steps at most, eight passes over the stored activations, and only the residual stream after
-# layer 2 has all methods and budgets; at the other sites and layers JumpReLU, TopK and Gated with RI-L1 have a quarter as many. With
-# `gpu` and `paper` these three have the full budget everywhere. The harm is averaged over 64 contexts instead of
+# layer 2 has the two ablations and all budgets; at all sites and layers the five methods are compared with a quarter as many. With
+# `gpu` and `paper` the five have the full budget everywhere. The harm is averaged over 64 contexts instead of
 # 2,048, with contexts of the small model's length. With `cpu` the dials have few settings, two of ReLU with L1 and of JumpReLU
 # with L1 and one of ReLU with L0: between two settings a frontier is taken for straight in logarithms.
 #

@@ -57,7 +57,8 @@ def table(ratios: dict[str, float], halves: dict[str, float] | None = None, **co
 
 def elsewhere(ratios: dict[str, float]) -> pd.DataFrame:
     """Another layer, with half of the tokens."""
-    rows = table({name: ratios[name] for name in frontier.CORE}, source=SOURCE.replace("2.hook", "3.hook"))
+    ratios = {name: ratios[name] for name in frontier.MAIN}
+    rows = table(ratios, ratios, source=SOURCE.replace("2.hook", "3.hook"))
     return rows[rows.tokens == 500]
 
 
@@ -195,14 +196,16 @@ def test_a_place_has_a_number_only_where_l0_is_matched_and_harm_is_done():
     rows = elsewhere(EQUAL | {"topk": 2.0, "gated": 4.0})
     found = frontier.place_table(rows).iloc[0]
     assert found.site == "res" and found.layer == 3
-    assert found["harm over that of TopK"].startswith("0.50 [0.50") and found["harm over that of Gated"][:4] == "0.25"
-    far = rows.architecture == "gated"
+    assert found["harm over that of TopK"].startswith("0.50 [0.50")
+    assert found["harm over that of Gated RI-L1"].startswith("0.25 [0.25")
+    assert found["harm over that of original Gated"].startswith("1.00 [1.00")
+    far = rows.options == "(('ri_l1', True),)"
     apart = rows.assign(l0=rows.l0.mask(far, rows.l0 * 5))  # 20 to 320: one of three L0
-    assert frontier.place_table(apart)["harm over that of Gated"].tolist() == ["–"]
+    assert frontier.place_table(apart)["harm over that of Gated RI-L1"].tolist() == ["–"]
     assert frontier.place_table(apart)["harm over that of TopK"].tolist() != ["–"]
     harmless = rows.assign(delta_ce=rows.delta_ce.mask((rows.architecture == "jumprelu") & (rows.l0 == 64), -1e-4))
-    assert frontier.place_table(harmless).iloc[0, 2:].tolist() == ["–", "–"]
-    assert frontier.place_table(rows[rows.seed == 0]).iloc[0, 2:].tolist() == ["–", "–"]
+    assert frontier.place_table(harmless).iloc[0, 2:].tolist() == ["–"] * 4
+    assert frontier.place_table(rows[rows.seed == 0]).iloc[0, 2:].tolist() == ["–"] * 4
 
 
 def test_j3_says_whether_jumprelu_is_better_outright():
@@ -337,12 +340,17 @@ def test_the_first_place_has_every_method_and_budget_the_others_one(preset):
     assert all(len(dials) >= 2 for method, dials in plan.dials.items() if method not in frontier.ABLATIONS)
     assert all(2 * less == more for more, less in zip(plan.budgets, plan.budgets[1:], strict=False))
     assert plan.elsewhere in plan.budgets
-    here = {run.source for run in runs if run.tokens == plan.budgets[0] and run.architecture == "relu"}
+    assert len(set(runs)) == len(runs)
+    here = {run.source for run in runs if isinstance(run, frontier.AblatedRun)}
     assert len(here) == 1
-    assert {run.tokens for run in runs if run.source in here} == set(plan.budgets)
+    assert {run.tokens for run in runs if run.source in here and run.architecture == "topk"} == set(plan.budgets)
     others = [run for run in runs if run.source not in here]
     assert len({run.source for run in others}) == len(plan.where) - 1
-    assert all(run.tokens == plan.elsewhere and run.architecture in frontier.CORE for run in others)
+    assert all(run.tokens == plan.elsewhere for run in others)
+    settings = sum(len(plan.dials[method]) for method in frontier.MAIN)
+    for where in {run.source for run in runs}:
+        shared = [run for run in runs if run.source == where and run.tokens == plan.elsewhere and run.seed == 0]
+        assert len([run for run in shared if not isinstance(run, frontier.AblatedRun)]) == settings
     assert len({(run.batch, run.normalisation, run.d_sae) for run in runs}) == 1
     assert all(run.seed == run.data_seed for run in runs)
 

@@ -102,18 +102,20 @@ class Plan(NamedTuple):
     """Where a preset looks, for how long, and the dial of every method."""
 
     where: tuple[tuple[str, int], ...]
-    """(site, layer): the first has every method, the others CORE"""
+    """(site, layer): the first has every method and budget, the others MAIN"""
     budgets: tuple[int, ...]
     """training tokens in the first place: the most, with which every method is trained, then for CORE again and again
     half as many"""
     elsewhere: int
-    """training tokens in the other places: one of the budgets"""
+    """training tokens that MAIN have in every place: one of the budgets"""
     d_sae: int
     dials: dict[str, tuple[float, ...]]
 
 
-CORE = ("jumprelu", "topk", "gated")
-"""Trained with every budget and in every place."""
+MAIN = ("jumprelu", "topk", "gated", "gated-original", "relu")
+"""Trained in every place."""
+CORE = MAIN[:3]
+"""Trained with every budget."""
 PLANS = {  # at `gpu` and `paper` three layers at about the depths of the paper's 20, 9 and 31 of 42
     "smoke": Plan(
         (("res", 1),),
@@ -218,20 +220,20 @@ def longest_tokens(preset: str, place: tuple[str, int]) -> int:
 
 
 def frontier_runs(preset: str) -> list[Run]:
-    """In the plan's first place every method over its dial; with smaller budgets, and in the other places, CORE."""
+    """In the plan's first place every method over its dial, and CORE with smaller budgets; MAIN in every place."""
     plan = PLANS[preset]
-    first, *others = plan.where
-    few = {method: plan.dials[method] for method in CORE}
-    parts = [(first, longest_tokens(preset, first), plan.dials)]
-    parts += [(first, tokens, few) for tokens in plan.budgets[1:]]
-    parts += [(place, longest_tokens(preset, place), few) for place in others]
-    return [
+    core, main = ({method: plan.dials[method] for method in methods} for methods in (CORE, MAIN))
+    parts = [(plan.where[0], plan.budgets[0], plan.dials)]
+    parts += [(plan.where[0], tokens, core) for tokens in plan.budgets[1:]]
+    parts += [(place, plan.elsewhere, main) for place in plan.where]
+    runs = [
         make_run(preset, source(preset, *place), method, sparsity, seed, tokens)
         for seed in (SEEDS[:1] if preset == "smoke" else SEEDS)
         for place, tokens, dials in parts
         for method, sparsities in dials.items()
         for sparsity in sparsities
     ]
+    return list(dict.fromkeys(runs))
 
 
 BLOCKS = 64  # contexts that the harm is averaged over
@@ -273,7 +275,6 @@ FRONTIER = Study(KEY, "frontier", "JumpReLU, TopK and Gated at equal L0", fronti
 
 # Comparisons at equal L0
 
-MAIN = ("jumprelu", "topk", "gated", "gated-original", "relu")
 TWO_BY_TWO = ("jumprelu", "jumprelu-l1", "relu-l0", "relu")  # a jump or none, L0 or L1
 RIVALS = ("topk", "gated", "gated-original")
 CELL = ["site", "layer"]
@@ -305,16 +306,17 @@ def main_methods(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def two_by_two(rows: pd.DataFrame) -> pd.DataFrame:
-    """JumpReLU with and without each of its two ingredients; the longest runs."""
+    """JumpReLU with and without each of its two ingredients; the longest runs, where there are all four."""
     rows = with_method(longest(rows))
-    return rows[rows.method.isin(TWO_BY_TWO)]
+    rows = rows[rows.method.isin(TWO_BY_TWO)]
+    return rows[rows.groupby(CELL).method.transform("nunique") == len(TWO_BY_TWO)]
 
 
 def every_place(rows: pd.DataFrame) -> pd.DataFrame:
-    """CORE at all sites and layers, with the most tokens that there are runs of in every one of them."""
+    """MAIN at all sites and layers, with the most tokens that there are runs of in every one of them."""
     rows = with_method(rows)
     shared = rows.groupby(CELL).tokens.max().min()
-    return rows[rows.method.isin(CORE) & (rows.tokens == shared)]
+    return rows[rows.method.isin(MAIN) & (rows.tokens == shared)]
 
 
 def matched(rows: pd.DataFrame, methods: tuple[str, ...], column: str = "delta_ce") -> pd.DataFrame:
@@ -458,7 +460,7 @@ def place_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     columns = {
         f"harm over that of {name}": {place: text(gap) for place, gap in by_place(rows, other).items()}
-        for other, name in (("topk", "TopK"), ("gated", "Gated"))
+        for other, name in zip(MAIN[1:], ("TopK", "Gated RI-L1", "original Gated", "ReLU + L1"), strict=True)
     }
     return pd.DataFrame(columns).rename_axis(CELL).reset_index()
 
@@ -470,7 +472,7 @@ UNBIASED, SHRUNK = 0.02, 1.05  # J5
 
 
 def compare(rows: pd.DataFrame, other: str, bound: float = 0.0) -> Evidence:
-    """Evidence on 'g against another method is below the bound', for methods of CORE also place by place."""
+    """Evidence on 'g against another method is below the bound', for RIVALS also place by place."""
     rows = with_method(rows)
     if not {"jumprelu", "topk", other} <= set(rows.method):
         raise NoEvidence(f"the table lacks jumprelu, topk or {other}")
@@ -488,7 +490,7 @@ def compare(rows: pd.DataFrame, other: str, bound: float = 0.0) -> Evidence:
     if abs(shift) > CLOSE and shift * (gap.mean - bound) < 0:
         return Evidence("void", *gap[:3], f"under-trained: {summary}, towards the other verdict")
     outcome = judge(bound - gap.mean, bound - gap.high, bound - gap.low)
-    places = by_place(rows, other) if other in CORE else {}
+    places = by_place(rows, other) if other in RIVALS else {}
     if len(places) > 1:
         below = sum(isinstance(one, Gap) and one.high < bound for one in places.values())
         most = below >= MOST_PLACES * len(places)
