@@ -205,11 +205,20 @@ def _products(x: Tensor, rows: Tensor, tokens_of: TokensOf, dtype: torch.dtype) 
         return _triton().products(x, rows, indices)
     if _densely(tokens_of):
         return (x.to(dtype) @ rows.to(dtype).T).gather(1, indices).to(x.dtype)
+    _silence_sparse_beta()
+    wide = torch.promote_types(x.dtype, torch.float32)  # the least that `sampled_addmm` takes
     begin = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
-    zeros = x.new_zeros(indices.numel())
-    with warnings.catch_warnings(action="ignore"):  # that sparse tensors of torch are in beta: the tests hold this use
-        wanted = torch.sparse_csr_tensor(begin, indices.flatten(), zeros, (len(x), len(rows)), check_invariants=False)
-    return torch.sparse.sampled_addmm(wanted, x, rows.T).values().view_as(indices)
+    zeros = torch.zeros(indices.numel(), dtype=wide, device=x.device)
+    wanted = torch.sparse_csr_tensor(begin, indices.flatten(), zeros, (len(x), len(rows)), check_invariants=False)
+    return torch.sparse.sampled_addmm(wanted, x.to(wide), rows.to(wide).T).values().view_as(indices).to(x.dtype)
+
+
+@cache
+def _silence_sparse_beta() -> None:
+    """Torch says once in a process that its sparse tensors are in beta: here, so that no reader sees it. The tests hold
+    the one use."""
+    with warnings.catch_warnings(action="ignore"):
+        torch.sparse_csr_tensor([0, 1], [0], [0.0], (1, 1), check_invariants=False)
 
 
 def _combine(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:

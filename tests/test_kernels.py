@@ -39,6 +39,18 @@ def test_values_and_gradients_equal_dense_autograd(batch, d_in, d_sae, k, skewed
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
+def test_sparse_gradients_in_bfloat16_are_near_those_in_float32(monkeypatch):
+    monkeypatch.setitem(kernels.DENSE_BELOW, "cpu", 0)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        leaves = [value.detach().bfloat16().to(dtype).requires_grad_() for value in inputs(16, 8, 40)]
+        decoded = sparse_decode(topk_encode(*leaves, 40), leaves[1])  # all: none is chosen otherwise for its rounding
+        found.append(torch.autograd.grad(decoded.square().sum(), leaves))
+    for narrow, wide in zip(*found, strict=True):
+        assert narrow.dtype == torch.bfloat16
+        assert (narrow - wide).norm() < 0.05 * wide.norm()
+
+
 def test_ties_still_give_k_distinct_latents():
     x, rows = torch.ones(3, 2), torch.ones(6, 2)
     indices = topk_encode(x, rows, torch.zeros(6), 4).indices
@@ -117,12 +129,12 @@ def test_error_of_some_under_autocast_is_near_that_in_float64():
     x, rows, bias = inputs(256, 32, 300)
     generator = torch.Generator().manual_seed(3)
     decoder = torch.nn.functional.normalize(torch.randn(300, 32, generator=generator, dtype=torch.float64), dim=-1)
-    some, wanted = torch.arange(0, 300, 3), (rows, bias)
+    some, wanted = torch.arange(0, 300, 3), (rows, bias, decoder.requires_grad_())
     exact = dense_error_of_some(x, rows, bias[some], decoder, x.detach(), some, 16)
-    single = [value.detach().float().requires_grad_() for value in (rows, bias)]
+    single = [value.detach().float().requires_grad_() for value in wanted]
     with torch.autocast("cpu", torch.bfloat16):
         x32 = x.detach().float()
-        ours = kernels.error_of_some(x32, single[0], single[1][some], decoder.float(), x32, some, 16)
+        ours = kernels.error_of_some(x32, single[0], single[1][some], single[2], x32, some, 16)
     assert ours.dtype == torch.float32 and ours.item() == pytest.approx(exact.item(), rel=0.01)
     for a, b in zip(torch.autograd.grad(ours, single), torch.autograd.grad(exact, wanted), strict=True):
         assert (a - b).norm() / b.norm() < 0.05
