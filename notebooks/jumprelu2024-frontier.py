@@ -124,6 +124,8 @@ training.training_curves(main)
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "A grid of panels, a row per site and a column per layer: rise in cross-entropy against the number of active latents on logarithmic axes, one falling line per method, with grey lines for the activation set to its mean and to zero."}, "figure": {"name": "fig-jumprelu2024-places", "caption": "Harm against sparsity at every site (rows, each with its own scale) and layer (columns); after the paper's Figures 2, 10 and 11. Grey: the activation replaced by a constant."}}
 figures.fidelity(frontier.every_place(rows), "delta_ce")
+# %% tags=["remove-input"] mystnb={"image": {"alt": "A grid of panels, a row per site and a column per layer: fraction of variance unexplained against the number of active latents on logarithmic axes, one falling line per method, with grey lines for principal components and for TopK before training."}, "figure": {"name": "fig-jumprelu2024-places-fvu", "caption": "Error against sparsity at every site (rows, each with its own scale) and layer (columns); after the paper's Figure 12. Grey: as many principal components as there are active latents, and the untrained TopK."}}
+figures.fidelity(frontier.every_place(rows), "fvu")
 # %% [markdown]
 # Harm of JumpReLU over that of each rival, mean over the L0 that are matched, with its interval; a dash where fewer than half of them are, or where a run does no harm in too many resamples of the text:
 

@@ -582,6 +582,7 @@ FIGURES = {
     "jumprelu-frontier": (FRONTIER, "jumprelu_frontier.fidelity", lambda rows: (main_methods(rows), "delta_ce")),
     "jumprelu-fvu": (FRONTIER, "jumprelu_frontier.fidelity", lambda rows: (main_methods(rows), "fvu")),
     "jumprelu-places": (FRONTIER, "jumprelu_frontier.fidelity", lambda rows: (every_place(rows), "delta_ce")),
+    "jumprelu-places-fvu": (FRONTIER, "jumprelu_frontier.fidelity", lambda rows: (every_place(rows), "fvu")),
     "jumprelu-gaps": (FRONTIER, "jumprelu_frontier.gaps", lambda rows: (gaps(rows),)),
     "jumprelu-tokens": (FRONTIER, "jumprelu_frontier.gap_by_tokens", lambda rows: (gap_by_tokens(rows),)),
     "jumprelu-two-by-two": (FRONTIER, "jumprelu_frontier.fidelity", lambda rows: (two_by_two(rows), "delta_ce")),
