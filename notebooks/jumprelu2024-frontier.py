@@ -105,8 +105,9 @@ figures.fidelity(main, "fvu")
 # Such a comparison has a trap. The threshold of JumpReLU is trained by the few samples near it, and its encoder
 # never sees $\lambda$: latents become sparse only as thresholds rise. It needs more steps than TopK, whose sparsity holds from
 # the first step, and a short run shows who is faster, not who is better. So JumpReLU, TopK and Gated with RI-L1 are also
-# trained with fewer tokens, with warm-ups as much shorter. If the last doubling changed $g$ by more than 0.05, and against
-# the verdict, the verdict is void. Between the 6,144 steps of `cpu` and the million or two of the paper lie seven or
+# trained with fewer tokens, with warm-ups as much shorter; of the original Gated and ReLU there are only the runs that
+# every site and layer has. If the last doubling changed $g$ by more than 0.05, and against the verdict, the verdict is
+# void. Between the 6,144 steps of `cpu` and the million or two of the paper lie seven or
 # eight more doublings.
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Harm of JumpReLU divided by the harm of TopK and of Gated with RI-L1 against the number of training tokens; a grey line at 1 and a band up to 1.05."}, "figure": {"name": "fig-jumprelu2024-tokens", "caption": "Harm of JumpReLU over harm of a rival, mean over the L0 that are matched with every budget, against training tokens; below 1 JumpReLU is the better one. A line that still falls at its right end says that the comparison is not over. Grey band: up to 5 % worse, what J3 allows. Bands: lowest to highest seed."}}
@@ -191,8 +192,9 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J2", "J3", "J4", "J5"], preset)
 #
 # Unless the page was built with the `paper` preset, the subject is a small language model trained on Python source instead of
 # Gemma 2 9B, dictionaries have hundreds or thousands of latents instead of 131,072, and runs are far shorter than 8 billion
-# tokens. With `cpu` they have 6,144 steps at most, eight passes over the stored activations, and only the residual stream after
-# layer 2 has the two ablations and all budgets; at all sites and layers the five methods are compared with a quarter as many. With
+# tokens. With `cpu` they have 6,144 steps at most, eight passes over the stored activations, and only the residual stream
+# after layer 2 has the two ablations and all budgets; at all sites and layers the five methods are compared with a quarter
+# as many. With
 # `gpu` and `paper` the five have the full budget everywhere. The harm is averaged over 64 contexts instead of
 # 2,048, with contexts of the small model's length. With `cpu` the dials have few settings, two of ReLU with L1 and of JumpReLU
 # with L1 and one of ReLU with L0: between two settings a frontier is taken for straight in logarithms.

@@ -208,6 +208,16 @@ def test_a_place_has_a_number_only_where_l0_is_matched_and_harm_is_done():
     assert frontier.place_table(rows[rows.seed == 0]).iloc[0, 2:].tolist() == ["–"] * 4
 
 
+def test_the_ablations_are_compared_where_all_four_methods_are():
+    here = table(EQUAL | {"jumprelu": 0.9})
+    ratios = {name: EQUAL[name] for name in frontier.MAIN} | {"relu": 0.5}
+    both_places = pd.concat([here, table(ratios, source=SOURCE.replace("2.hook", "3.hook"))])
+    assert set(frontier.two_by_two(both_places).layer) == {2}
+    assert frontier.needs_both(both_places) == frontier.needs_both(here)
+    with pytest.raises(NoEvidence, match="relu-l0"):
+        frontier.needs_both(both_places[both_places.ablation != "relu-l0"])
+
+
 def test_j3_says_whether_jumprelu_is_better_outright():
     assert frontier.not_worse_than_topk(table(EQUAL | {"jumprelu": 0.9})).summary.endswith("outright: replicated")
     assert frontier.not_worse_than_topk(table(EQUAL | {"jumprelu": 1.03})).summary.endswith("outright: not replicated")

@@ -518,7 +518,12 @@ def not_worse_than_topk(rows: pd.DataFrame) -> Evidence:
 
 
 def needs_both(rows: pd.DataFrame) -> Evidence:
-    """J4: against each of the three that lack an ingredient; the number is that of the closest one."""
+    """J4: against each of the three that lack an ingredient, where there are all of them; the number is that of the
+    closest one."""
+    places = two_by_two(rows)[CELL].drop_duplicates()
+    if places.empty:
+        raise NoEvidence(f"the table lacks one of {', '.join(TWO_BY_TWO)}")
+    rows = with_method(rows).merge(places)
     found = {other: compare(rows, other) for other in TWO_BY_TWO[1:]}
     outcome = found[TWO_BY_TWO[1]].verdict
     for one in found.values():
@@ -638,7 +643,7 @@ CLAIMS = (
             _AT_EQUAL_L0 + "Against each of ReLU with L1, ReLU with L0 (pseudo-derivatives around 0 into the encoder's "
             "bias) and JumpReLU with L1: g below 0 with its interval; partly if against some. One of the last two that "
             "reaches no L0 as small is taken at its sparsest run, which flatters it. Void, for each, as J2; what "
-            "JumpReLU is compared with counts as done training."
+            "JumpReLU is compared with counts as done training. Only sites and layers that have all four count."
         ),
         published="both are needed (an appendix, known from a review); no numbers at hand",
         statistic="g of JumpReLU against the closest of the three",
