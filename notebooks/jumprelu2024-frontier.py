@@ -107,8 +107,7 @@ figures.fidelity(main, "fvu")
 # the first step, and a short run shows who is faster, not who is better. So JumpReLU, TopK and Gated with RI-L1 are also
 # trained with fewer tokens, with warm-ups as much shorter; of the original Gated and ReLU there are only the runs that
 # every site and layer has. If the last doubling changed $g$ by more than 0.05, and against the verdict, the verdict is
-# void. Between the 6,144 steps of `cpu` and the million or two of the paper lie seven or
-# eight more doublings.
+# void. Between the 6,144 steps of `cpu` and the million or two of the paper lie seven or eight more doublings.
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Harm of JumpReLU divided by the harm of TopK and of Gated with RI-L1 against the number of training tokens; a grey line at 1 and a band up to 1.05."}, "figure": {"name": "fig-jumprelu2024-tokens", "caption": "Harm of JumpReLU over harm of a rival, mean over the L0 that are matched with every budget, against training tokens; below 1 JumpReLU is the better one. A line that still falls at its right end says that the comparison is not over. Grey band: up to 5 % worse, what J3 allows. Bands: lowest to highest seed."}}
 figures.gap_by_tokens(frontier.gap_by_tokens(rows))
