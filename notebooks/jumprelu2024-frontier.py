@@ -127,7 +127,8 @@ figures.fidelity(frontier.every_place(rows), "delta_ce")
 # %% tags=["remove-input"] mystnb={"image": {"alt": "A grid of panels, a row per site and a column per layer: fraction of variance unexplained against the number of active latents on logarithmic axes, one falling line per method, with grey lines for principal components and for TopK before training."}, "figure": {"name": "fig-jumprelu2024-places-fvu", "caption": "Error against sparsity at every site (rows, each with its own scale) and layer (columns); after the paper's Figure 12. Grey: as many principal components as there are active latents, and the untrained TopK."}}
 figures.fidelity(frontier.every_place(rows), "fvu")
 # %% [markdown]
-# Harm of JumpReLU over that of each rival, mean over the L0 that are matched, with its interval; a dash where fewer than half of them are, or where a run does no harm in too many resamples of the text:
+# Harm of JumpReLU over that of each rival, mean over the L0 that are matched, with its interval; a dash where fewer
+# than half of them are, or where a run does no harm in too many resamples of the text:
 
 # %% tags=["remove-input"]
 pages.shown(frontier.place_table(rows))
@@ -192,11 +193,10 @@ pages.verdicts(jumprelu2024.CLAIMS, ["J2", "J3", "J4", "J5"], preset)
 # Unless the page was built with the `paper` preset, the subject is a small language model trained on Python source instead of
 # Gemma 2 9B, dictionaries have hundreds or thousands of latents instead of 131,072, and runs are far shorter than 8 billion
 # tokens. With `cpu` they have 6,144 steps at most, eight passes over the stored activations, and only the residual stream
-# after layer 2 has the two ablations and all budgets; at all sites and layers the five methods are compared with a quarter
-# as many. With
-# `gpu` and `paper` the five have the full budget everywhere. The harm is averaged over 64 contexts instead of
-# 2,048, with contexts of the small model's length. With `cpu` the dials have few settings, two of ReLU with L1 and of JumpReLU
-# with L1 and one of ReLU with L0: between two settings a frontier is taken for straight in logarithms.
+# after layer 2 has the two ablations and all budgets; at all sites and layers the five methods are compared with a
+# quarter as many. With `gpu` and `paper` the five have the full budget everywhere. The harm is averaged over 64 contexts
+# instead of 2,048, with contexts of the small model's length. With `cpu` the dials have few settings, two of ReLU with L1
+# and of JumpReLU with L1 and one of ReLU with L0: between two settings a frontier is taken for straight in logarithms.
 #
 # As in the recipe of {cite:t}`lieberum2024`, JumpReLU is trained by Adam without momentum ($\beta_1=0$) at a rate that never
 # falls. In runs as short as those of `cpu` its weights still move when it ends, and its seeds may differ more than those of the
