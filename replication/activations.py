@@ -393,7 +393,11 @@ def _harvest_together(sources: list[LanguageModelActivations], device: str) -> N
             manifest = {"source": repr(source), **source.fingerprints(), "dtype": "bfloat16", "rows": rows}
             manifest |= {"width": model.width(source.hook), "shards": shards[source]}
             (partial[source] / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            partial[source].replace(source.folder)
+            try:
+                partial[source].replace(source.folder)
+            except OSError:  # another process has harvested the same in the meantime
+                if not (source.folder / "manifest.json").exists():
+                    raise
     finally:
         for folder in partial.values():
             shutil.rmtree(folder, ignore_errors=True)

@@ -24,8 +24,11 @@ class Adam:
             for name, weight in (("W_enc", sae.W_enc.T), ("W_dec", sae.W_dec)):
                 self.rows[name] = weight.detach(), torch.zeros_like(weight), torch.zeros_like(weight)
             sae.shadow = sae.W_enc.detach().T.bfloat16() if shadow else None
-        self.others = torch.optim.Adam(
-            [weight for name, weight in sae.named_parameters() if name not in self.rows],
+        self.others = {name: weight for name, weight in sae.named_parameters() if name not in self.rows}
+        if "W_enc" in self.others:  # torch copies a parameter that is not contiguous, at every step
+            self.others["W_enc"] = torch.nn.Parameter(sae.W_enc.detach().T)
+        self.adam = torch.optim.Adam(
+            self.others.values(),
             lr=self.lr if on_gpu else 0.0,
             betas=(beta1, beta2),
             eps=eps,
@@ -41,10 +44,13 @@ class Adam:
         if self.lr.is_cuda:
             self.lr.copy_(scalars[0])
         else:
-            self.others.param_groups[0]["lr"] = scalars[0].item()
+            self.adam.param_groups[0]["lr"] = scalars[0].item()
         if not self.rows:
             self.sae.before_step()
-        self.others.step()
+        for name, weight in self.others.items():
+            grad = self.sae.get_parameter(name).grad
+            weight.grad = grad.T if name == "W_enc" else grad
+        self.adam.step()
         for name, (weight, mean, square) in self.rows.items():
             grad = self.sae.get_parameter(name).grad
             is_decoder = name == "W_dec"
@@ -61,4 +67,5 @@ class Adam:
         if not self.rows:
             self.sae.after_step()
         self.sae.clamp_parameters()
+        self.adam.zero_grad(set_to_none=True)
         self.sae.zero_grad(set_to_none=True)

@@ -1,6 +1,7 @@
 """A Run says everything about one training; `train` turns runs into SAEs with one loop that reads like the papers'."""
 
 import contextlib
+import copy
 import inspect
 import math
 import platform
@@ -170,11 +171,11 @@ class _Trainee:
 
     def __init__(self, run: Run, sample: Tensor | Pair, device: str, record: Recorder | None = None):
         self.run, self.device = run, device
-        self.sae, self.untrained = run.build().to(device), run.build().to(device)
-        for sae in (self.sae, self.untrained):
-            sae.fit_normalisation(sample)
-            x, target, _ = sae.normalise(sample)
-            sae.initialise(x, target)
+        self.sae = run.build().to(device)
+        self.sae.fit_normalisation(sample)
+        x, target, _ = self.sae.normalise(sample)
+        self.sae.initialise(x, target)
+        self.untrained = copy.deepcopy(self.sae).cpu()  # waits on the host: a fifth of what a large training holds
         self.mean = target.mean(0)
         self.variance = (target - self.mean).square().sum(-1).mean()
         self.optimiser = Adam(self.sae, run.beta1, run.beta2, run.adam_eps, shadow=_uses_bf16(device))
@@ -254,7 +255,7 @@ class _Trainee:
             "precision": precision(self.device),
             **{name: scale.item() for name, scale in scales.items() if scale is not None},
         }
-        return Trained(self.run, self.sae.eval(), self.untrained.eval(), self.mean, log)
+        return Trained(self.run, self.sae.eval(), self.untrained.to(self.device).eval(), self.mean, log)
 
 
 def train(runs: Sequence[Run], device: str | None = None) -> Iterator[Trained]:

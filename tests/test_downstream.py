@@ -6,11 +6,11 @@ import torch
 
 from replication.activations import spread
 from replication.evaluate.downstream import (
+    by_block,
     compute_share,
     downstream,
     heldout_blocks,
     logits_at,
-    rise_by_block,
     subject,
     training_curve,
 )
@@ -45,7 +45,7 @@ def test_kl_by_hand():
 
 def test_the_rise_of_each_block_is_that_of_its_own_tokens():
     model, tokens = subject(SOURCE), heldout_blocks(SOURCE, 8)
-    found = rise_by_block(SOURCE, lambda x: 0.5 * x, blocks=8)
+    found = by_block(SOURCE, lambda x: 0.5 * x, blocks=8).delta_ce
     last = model.loss(tokens[-1:], {SOURCE.hook: lambda x: 0.5 * x}).mean() - model.loss(tokens[-1:]).mean()
     assert len(found) == 8 and found[-1].item() == pytest.approx(last.item(), abs=1e-4)
     assert found.mean().item() == pytest.approx(downstream(SOURCE, lambda x: 0.5 * x, blocks=8)["delta_ce"], abs=1e-4)

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,20 +57,14 @@ def downstream(
     `compute_share`; None where the model's training left no record). (Gao et al. 2024, sec. 4.1; the direction of KL
     is not published.)
     """
-    model, hook = subject(source, device), source.hook
     ce, zero, mean = _references(source, blocks, device)
-    losses, divergences = [], []
-    batches = heldout_blocks(source, blocks).split(AT_ONCE)
-    for tokens, clean in zip(batches, _clean(source, blocks, device), strict=True):
-        patched = _log_probabilities(model, tokens, hook, reconstruct)
-        divergences.append(kl_div(patched, clean, reduction="none", log_target=True).sum(-1)[:, :-1].flatten())
-        losses.append(_losses(patched, tokens))
-    delta = torch.cat(losses).mean().item() - ce
+    found = by_block(source, reconstruct, blocks, device)
+    delta = found.delta_ce.mean().item()
     curve = training_curve(source.model)
     return {
         "ce": ce,
         "delta_ce": delta,
-        "kl": torch.cat(divergences).mean().item(),
+        "kl": found.kl.mean().item(),
         "delta_ce_zero": zero - ce,
         "delta_ce_mean": mean - ce,
         "loss_recovered": 1 - delta / (zero - ce),
@@ -77,21 +72,29 @@ def downstream(
     }
 
 
-def rise_by_block(
+class ByBlock(NamedTuple):
+    """What `downstream` averages, for each held-out block on its own; `delta_ce` may be negative."""
+
+    ce: Float[Tensor, " blocks"]
+    delta_ce: Float[Tensor, " blocks"]
+    kl: Float[Tensor, " blocks"]
+
+
+def by_block(
     source: LanguageModelActivations,
     reconstruct: Callable[[Float[Tensor, "n d"]], Float[Tensor, "n d"]],
     blocks: int = BLOCKS,
     device: str = "cpu",
-) -> Float[Tensor, " blocks"]:
-    """`delta_ce` of `downstream` for each held-out block on its own, in nats per predicted token: what an interval over
-    text is made of. Their mean is `delta_ce`; that of one block may be negative."""
-    model, rises = subject(source, device), []
-    for tokens, clean in zip(
-        heldout_blocks(source, blocks).split(AT_ONCE), _clean(source, blocks, device), strict=True
-    ):
+) -> ByBlock:
+    """`ce`, `delta_ce` and `kl` of `downstream` by held-out block: what an interval over text is made of."""
+    model, found = subject(source, device), []
+    batches = heldout_blocks(source, blocks).split(AT_ONCE)
+    for tokens, clean in zip(batches, _clean(source, blocks, device), strict=True):
         patched = _log_probabilities(model, tokens, source.hook, reconstruct)
-        rises.append((_losses(patched, tokens) - _losses(clean, tokens)).view(len(tokens), -1).mean(1))
-    return torch.cat(rises)
+        ce, rise = _losses(clean, tokens), _losses(patched, tokens) - _losses(clean, tokens)
+        kl = kl_div(patched, clean, reduction="none", log_target=True).sum(-1)[:, :-1]
+        found.append([part.view(len(tokens), -1).mean(1) for part in (ce, rise, kl)])
+    return ByBlock(*map(torch.cat, zip(*found, strict=True)))
 
 
 def compute_share(rise: float, curve: Sequence[tuple[float, float]]) -> float:

@@ -16,6 +16,8 @@ from torch import nn
 from replication.activations import NORMALISATIONS, Pair, as_pair
 from replication.shapes import Float, Int, Tensor
 
+START_TOKENS = 512  # encoded at once before the first step
+
 
 class Output(NamedTuple):
     """What an SAE makes of a batch."""
@@ -159,7 +161,8 @@ class SAE(nn.Module, abc.ABC):
         if not self.centre.requires_grad:
             return x - self.centre, self.b_enc
         fixed = self.centre.detach()
-        return x - fixed, self.b_enc + (fixed - self.centre) @ self.W_enc.detach()
+        with torch.autocast(x.device.type, enabled=False):  # one row: the casts would take longer than the product
+            return x - fixed, self.b_enc + (fixed - self.centre) @ self.W_enc.detach()
 
     def encode(self, x: Float[Tensor, "batch {self.d_in}"]) -> Float[Tensor, "batch {self.d_sae}"]:
         return self.sparsify(self.pre(x), x - self.centre)
@@ -238,9 +241,14 @@ class SAE(nn.Module, abc.ABC):
         if self.b_pre is not None:
             self.b_pre.copy_(geometric_median(x))
         elif self.tied_init:
-            first = x[:4096]
-            recon, centred = self(first).recon - self.b_dec, first - self.b_dec
-            self.W_enc.mul_((recon * centred).sum() / recon.square().sum().clamp(min=1e-12))
+            first = x[:4096]  # in turns: the latents of all of these would be the largest tensor of a training
+            turns = (first,) if self.selects_over_batch else first.split(START_TOKENS)
+            products = squares = 0
+            for some in turns:
+                recon = self(some).recon - self.b_dec
+                products += (recon * (some - self.b_dec)).sum()
+                squares += recon.square().sum()
+            self.W_enc.mul_(products / squares.clamp(min=1e-12))
 
     @torch.no_grad()
     def before_step(self) -> None:

@@ -88,14 +88,15 @@ class BatchSelection(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
-        latents = batch_topk(self.pre(x), self.sparsity)
+        centred, bias = self.encoder_input(x)
+        latents = batch_topk(torch.addmm(bias, centred, self.W_enc), self.sparsity)
         if self.training:
             self.threshold.copy_(updated_threshold(self.threshold, latents.detach(), self.threshold_decay))
         recons = self.reconstructions(latents)
         errors = [squared_error(target, recon) for recon in recons]
         loss = torch.stack(errors).mean() / self.scale
         if self.aux_coefficient and len(dead):
-            aux = auxiliary_loss(self, *self.encoder_input(x), target - recons[-1], dead, self.k_aux)
+            aux = auxiliary_loss(self, centred, bias, target - recons[-1], dead, self.k_aux)
             loss = loss + self.aux_coefficient * aux
         return Objective(loss, errors[-1].detach(), latents.detach().amax(0) > 0)
 

@@ -167,13 +167,15 @@ class TopAFA(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
-        recon, latents = self(x)
+        centred, bias = self.encoder_input(x)
+        latents = self.sparsify(torch.addmm(bias, centred, self.W_enc), centred)
+        recon = self.decode(latents)
         error = squared_error(target, recon)
         loss = error / target.shape[-1]
         if self.afa_loss:
             matched = target - self.b_dec if self.target_centred else target
             loss = loss + self.sparsity * (latents.norm(dim=-1) - matched.norm(dim=-1)).square().mean()
         if self.aux_coefficient and len(dead):
-            aux = auxiliary_loss(self, *self.encoder_input(x), target - recon, dead, self.k_aux)
+            aux = auxiliary_loss(self, centred, bias, target - recon, dead, self.k_aux)
             loss = loss + self.aux_coefficient * aux
         return Objective(loss, error.detach(), latents.detach().amax(0) > 0)

@@ -52,7 +52,7 @@ class TopK(SAE):
 
     def sparsify(self, pre: Float[Tensor, "batch d_sae"], centred: Tensor) -> Float[Tensor, "batch d_sae"]:
         top = pre.topk(self.k, dim=-1)
-        return torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
+        return torch.zeros_like(pre).scatter_(-1, top.indices, top.values.relu())
 
     def initialise(self, x: Float[Tensor, "n {self.d_in}"], target: Float[Tensor, "n d_out"] | None = None) -> None:
         super().initialise(x, target)
@@ -67,8 +67,7 @@ class TopK(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
-        with torch.autocast(x.device.type, enabled=False):  # one row: the casts would take longer than the product
-            centred, bias = self.encoder_input(x)
+        centred, bias = self.encoder_input(x)
         widest = min(self.multi_factor * self.k, self.d_sae) if self.multi_weight else self.k
         chosen = topk_encode(centred, self.W_enc.T, bias, widest, self.shadow)
         chosen = chosen._replace(values=chosen.values.relu())

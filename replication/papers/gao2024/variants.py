@@ -141,12 +141,13 @@ class Dense(Varied):
     makes every gradient from it. Selection, AuxK, Adam and projection stay."""
 
     def objective(self, x: Tensor, dead: Tensor, ramp: float | Tensor = 1.0, target: Tensor | None = None) -> Objective:
-        latents = keep_largest(self.pre(x), self.k)
+        centred, bias = self.encoder_input(x)
+        latents = keep_largest(torch.addmm(bias, centred, self.W_enc), self.k)
         recon = self.decode(latents)
         error = squared_error(x, recon)
         loss = error / self.scale
         if self.aux_coefficient and len(dead):
-            aux = auxiliary_loss(self, *self.encoder_input(x), x - recon, dead, self.k_aux)
+            aux = auxiliary_loss(self, centred, bias, x - recon, dead, self.k_aux)
             loss = loss + self.aux_coefficient * aux
         return Objective(loss, error.detach(), latents.detach().amax(0) > 0)
 

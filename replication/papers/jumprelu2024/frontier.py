@@ -13,7 +13,7 @@ import torch
 from replication.activations import LanguageModelActivations
 from replication.claims import NOTHING, Claim, Evidence, NoEvidence, both, judge, mean_interval
 from replication.evaluate.reconstruction import passed, reconstruction
-from replication.evaluate.splicing import spliced, spliced_by_context
+from replication.evaluate.splicing import spliced
 from replication.papers.gao2024 import frontier as gao
 from replication.papers.gao2024.grid import learning_rate
 from replication.papers.jumprelu2024.grid import KEY, LAMBDAS, SEEDS, TRAINING, jumprelu_run, source, with_place
@@ -259,9 +259,8 @@ def measure_frontier(runs: list[Run]) -> Iterator[tuple[Run, dict]]:
         yield (
             one.run,
             reconstruction(one, heldout, passes)
-            | spliced(where, one.sae.reconstruct, BLOCKS, device)
+            | spliced(where, one.sae.reconstruct, BLOCKS, device, by_context=True)
             | {
-                "delta_ce_contexts": spliced_by_context(where, one.sae.reconstruct, BLOCKS, device),
                 "gamma": best_rescaling(x, recon).item(),
                 "often": (density > OFTEN).float().mean().item(),
                 "quite_often": (density > QUITE_OFTEN).float().mean().item(),
