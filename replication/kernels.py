@@ -8,7 +8,7 @@ the choice of route: on a GPU with Triton the kernels of `triton_kernels` do the
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
-from replication.shapes import Float, Int, Tensor
+from replication.shapes import Bool, Float, Int, Tensor
 
 DENSE_BELOW = {"cpu": 12, "cuda": 512}
 """Up to this many latents per selected one, gradients of the weights are products with a scattered dense matrix
@@ -319,8 +319,19 @@ def error_of_some(
     return _ErrorOfSome.apply(x, rows, bias, decoder, target, some, k)
 
 
+TURN_ELEMENTS = 2**17
+"""Latents passed over at once on a CPU: what is made of them stays in its cache, and in memory that is used again."""
+
+
+def in_turns(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of matrices (batch, n) of one shape, a few tokens at a time; on a GPU all at once."""
+    batch, n = matrices[0].shape
+    tokens = batch if matrices[0].is_cuda else max(1, TURN_ELEMENTS // n)
+    return zip(*(matrix.split(tokens) for matrix in matrices), strict=True)
+
+
 KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rectangle": lambda u: (u.abs() < 0.5).to(u.dtype),
+    "rectangle": lambda u: torch.lt(u.abs(), 0.5, out=torch.empty_like(u)),  # without a mask of bools
     "triangle": lambda u: (1 - u.abs()).relu(),
     "gaussian": lambda u: (-u.square() / 2).exp() / math.sqrt(2 * math.pi),
     "epanechnikov": lambda u: 0.75 * (1 - u.square()).relu(),
@@ -331,8 +342,12 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
 def _jumprelu_forward(pre: Tensor, theta: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     if uses_triton(pre):
         return _triton().jumprelu_forward(pre, theta, dtype)
-    active = pre > theta
-    return (pre * active).to(dtype), active.sum(0)  # a product: NaN stays NaN
+    latents, tokens = torch.empty_like(pre, dtype=dtype), torch.zeros_like(theta)
+    for p, out in in_turns(pre, latents):
+        active = torch.gt(p, theta, out=torch.empty_like(p))
+        tokens += active.sum(0)
+        out.copy_(active.mul_(p))  # a product: NaN stays NaN
+    return latents, tokens.long()
 
 
 def _jumprelu_backward(
@@ -347,9 +362,18 @@ def _jumprelu_backward(
 ) -> tuple[Tensor, Tensor]:
     if uses_triton(pre):
         return _triton().jumprelu_backward(pre, theta, grad, l0_grad, bandwidth, kernel, ste_into_pre, dtype)
-    jump = (grad * theta).add_(l0_grad).mul_(KERNELS[kernel]((pre - theta).div_(bandwidth))).div_(bandwidth)
-    grad_pre = grad * (pre > theta)
-    return (grad_pre + jump if ste_into_pre else grad_pre).to(dtype), -jump.sum(0)
+    grad_pre = torch.empty_like(pre, dtype=dtype)
+    from_latents, from_l0 = torch.zeros_like(theta), torch.zeros_like(theta)
+    for p, g, out in in_turns(pre, grad, grad_pre):
+        g = g.to(p.dtype)
+        near = KERNELS[kernel]((p - theta).div_(bandwidth)).div_(bandwidth)
+        through = torch.gt(p, theta, out=torch.empty_like(p)).mul_(g)
+        from_l0 += near.sum(0)
+        if ste_into_pre:
+            through += near * (g * theta + l0_grad)
+        from_latents += near.mul_(g).sum(0)
+        out.copy_(through)
+    return grad_pre, -(theta * from_latents + l0_grad * from_l0)
 
 
 class _JumpReLUEncode(torch.autograd.Function):
@@ -389,6 +413,58 @@ def jumprelu_encode(
     With Triton they are passed over once forward and once backward.
     """
     return _JumpReLUEncode.apply(x, rows, bias, theta, bandwidth, kernel, ste_into_pre)
+
+
+class _GatedEncode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, rows, bias, gain, b_mag):
+        dtype = _matmul_dtype(x)
+        x = x.to(dtype)
+        product = x @ rows.T.to(dtype)
+        latents, opened = torch.empty_like(product), torch.empty_like(product)
+        total, largest = torch.zeros_like(bias), torch.zeros_like(bias)
+        for p, out, gates in in_turns(product, latents, opened):
+            gate = p.to(bias.dtype, copy=True)  # operations on two types at once are slow
+            magnitude = (gate * gain).add_(b_mag).relu_()
+            magnitude.mul_(torch.gt(gate.add_(bias), 0, out=torch.empty_like(gate)))
+            torch.maximum(largest, magnitude.amax(0), out=largest)
+            out.copy_(magnitude)
+            total += gate.relu_().sum(0)
+            gates.copy_(gate)
+        fired = largest > 0
+        ctx.save_for_backward(x, product, latents, opened, gain)
+        ctx.mark_non_differentiable(fired)
+        return latents, opened, total, fired
+
+    @staticmethod
+    def backward(ctx, grad_latents, grad_opened, grad_total, _):
+        x, product, latents, opened, gain = ctx.saved_tensors
+        grad_product = torch.empty_like(product)
+        into_bias, into_gain, into_b_mag = (torch.zeros_like(gain) for _ in range(3))
+        for *saved, out in in_turns(product, latents, opened, grad_latents, grad_opened, grad_product):
+            p, active, gates, magnitude, gate = (part.to(gain.dtype, copy=True) for part in saved)
+            magnitude.mul_(torch.gt(active, 0, out=active))
+            gate.add_(grad_total).mul_(torch.gt(gates, 0, out=gates))
+            into_bias += gate.sum(0)
+            into_b_mag += magnitude.sum(0)
+            into_gain += p.mul_(magnitude).sum(0)
+            out.copy_(magnitude.mul_(gain).add_(gate))
+        return None, (grad_product.T @ x).to(gain.dtype), into_bias, into_gain, into_b_mag
+
+
+def gated_encode(
+    x: Float[Tensor, "batch d_in"],
+    rows: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    gain: Float[Tensor, " d_sae"],
+    b_mag: Float[Tensor, " d_sae"],
+) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, "batch d_sae"], Float[Tensor, " d_sae"], Bool[Tensor, " d_sae"]]:
+    """For product = x @ rows.T and gate = product + bias: latents H(gate) ReLU(gain * product + b_mag), ReLU(gate), the
+    sum of ReLU(gate) over tokens, and whether the latent is active on any. `Gated.gate_magnitudes` is the reference.
+
+    Products are in the precision that autocast prescribes, sums in that of the bias. `x` gets no gradient.
+    """
+    return _GatedEncode.apply(x, rows, bias, gain, b_mag)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import pytest
 import test_sae
 import torch
 
+from replication import kernels
 from replication import sae as library
 from replication.activations import Gaussian
 from replication.sae.gated import Gated
@@ -61,8 +62,10 @@ def test_fired_needs_gate_and_magnitude():
     assert objective.fired.tolist() == [True, False]  # the second gate is open, its magnitude is negative
 
 
+@pytest.mark.parametrize("turn", [2**17, 3 * D_SAE])
 @pytest.mark.parametrize("ri_l1", [False, True])
-def test_gradients_equal_those_of_the_dense_equation_with_a_frozen_decoder(ri_l1):
+def test_gradients_equal_those_of_the_dense_equation_with_a_frozen_decoder(ri_l1, turn, monkeypatch):
+    monkeypatch.setattr(kernels, "TURN_ELEMENTS", turn)
     sae, x = random_sae(0.3, ri_l1=ri_l1).double(), test_sae.batch().double()
     frozen_rows, frozen_bias = sae.W_dec.detach().clone(), sae.b_dec.detach().clone()
     product = (x - sae.b_dec) @ sae.W_enc

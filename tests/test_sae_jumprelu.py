@@ -8,6 +8,7 @@ import pytest
 import test_sae
 import torch
 
+from replication import kernels
 from replication.activations import Gaussian
 from replication.sae.jumprelu import KERNELS, JumpReLU, jumprelu, step
 from replication.train import Run, train
@@ -125,6 +126,24 @@ def test_the_penalty_reaches_the_encoder_only_when_told_to(into_pre):
     without, with_penalty = gradients(sae, x, ramp=0.0), gradients(sae, x, ramp=1.0)
     changed = {name for name in without if not torch.equal(without[name], with_penalty[name])}
     assert changed == ({"theta_raw", "W_enc", "b_enc", "b_dec"} if into_pre else {"theta_raw"})
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("into_pre", [False, True])
+def test_the_step_in_turns_equals_the_reference(into_pre, kernel, monkeypatch):
+    monkeypatch.setattr(kernels, "TURN_ELEMENTS", 3 * D_SAE)  # 64 tokens: the last turn is shorter
+    sae = make(bandwidth=0.5, threshold=0.3, ste_into_pre=into_pre, kernel=kernel).double()
+    x = test_sae.batch().double()
+    pre = sae.pre(x)
+    estimator = (sae.theta, sae.bandwidth, kernel, into_pre)
+    error = (x - sae.decode(jumprelu(pre, *estimator))).square().sum(-1).mean()
+    loss = error + 0.1 * step(pre, *estimator).sum(-1).mean()
+    objective = sae.objective(x, NONE_DEAD)
+    torch.testing.assert_close(objective.loss, loss)
+    assert torch.equal(objective.fired, (pre > sae.theta).any(0))
+    parameters = list(sae.parameters())
+    for ours, theirs in zip(*(torch.autograd.grad(one, parameters) for one in (objective.loss, loss)), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_raw_threshold_stays_at_zero_or_above():

@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from replication.kernels import gated_encode
 from replication.sae.base import SAE, Objective, squared_error
 from replication.shapes import Float, Int, Tensor
 
@@ -55,14 +56,12 @@ class Gated(SAE):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> Objective:
         target = x if target is None else target
-        product = (x - self.centre) @ self.W_enc  # not pre - b_enc, whose gradient to b_enc would cancel only roughly
-        gate = product + self.b_enc
-        latents = self.gate_magnitudes(gate, product)
+        centred, bias = self.encoder_input(x)
+        gain = self.r_mag.exp()
+        b_mag = self.b_mag + gain * (bias - self.b_enc)  # the same number, with the centre's gradient
+        latents, opened, total, fired = gated_encode(centred, self.W_enc.T, bias, gain, b_mag)
         error = squared_error(target, self.decode(latents))
-        opened, frozen = torch.relu(gate), self.W_dec.detach()
-        weighed = opened * frozen.norm(dim=-1) if self.ri_l1 else opened
-        penalty = weighed.sum(dtype=x.dtype) / len(x)
+        frozen = self.W_dec.detach()
+        penalty = (total * frozen.norm(dim=-1) if self.ri_l1 else total).sum() / len(x)
         auxiliary = squared_error(target, torch.addmm(self.b_dec.detach(), opened, frozen))
-        return Objective(
-            error + ramp * self.sparsity * penalty + auxiliary, error.detach(), latents.detach().amax(0) > 0
-        )
+        return Objective(error + ramp * self.sparsity * penalty + auxiliary, error.detach(), fired)
