@@ -43,6 +43,7 @@ test: setup  ## lint, unit and contract tests, the book at smoke size, its noteb
 
 bench: setup  ## time a training step, ours and our peers', and compare its quality, into benchmarks/results (leave the machine alone)
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/quality.py
 
 lock: setup  ## write requirements.lock from what .venv holds

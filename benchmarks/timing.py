@@ -128,12 +128,15 @@ def median_ms(work: Callable[[], object], device: str, repeats: int = 50) -> flo
     return stream.median_ms(WARM_UP[device])
 
 
-def measure(case: Case, build: Callable[[Case, Tensor], Subject], steps: int = STEPS) -> dict:
+def measure(
+    case: Case, build: Callable[[Case, Tensor], Subject], steps: int = STEPS, warm_up: int | None = None
+) -> dict:
     """Median milliseconds of a step and the memory it needs at most, weights and optimiser included, data left out.
 
     With `case.dead`, that share of the latents sleeps: short encoder rows keep them from firing, and they count as
     silent for long. Raises RuntimeError when they woke up or when AuxK left their decoder rows as they were.
     """
+    warm_up = WARM_UP[case.device] if warm_up is None else warm_up
     batches = [x.to(case.device) for x in mixture(case.d, case.batch, BATCHES)]
     base = _reset_peak(case.device)
     subject = build(case, batches[0])
@@ -147,10 +150,10 @@ def measure(case: Case, build: Callable[[Case, Tensor], Subject], steps: int = S
         if pull < 2:  # once more after the first step, which may have read an older copy of the weights
             subject.silence()[asleep] = 2 * subject.limit
 
-    stream = Stream(batches, WARM_UP[case.device] + steps, put_to_sleep)
+    stream = Stream(batches, warm_up + steps, put_to_sleep)
     with contextlib.suppress(StopIteration):  # a loop that pulls with `next`
         subject.loop(stream)
-    ms, peak = stream.median_ms(WARM_UP[case.device]), _peak(case.device) - base
+    ms, peak = stream.median_ms(warm_up), _peak(case.device) - base
     if case.dead:
         still = (subject.silence()[asleep] > subject.limit).float().mean()
         moved = ((subject.decoder()[probed] - start).abs().amax(-1) > MOVED).float().mean()
@@ -183,12 +186,14 @@ def _status(field: str) -> float:
     return math.nan
 
 
-def arguments() -> list[Case]:
-    """The cases on the command line; `--method a b --dead 0 0.1` are two, timed one after the other."""
+def arguments() -> tuple[list[Case], dict[str, int | None]]:
+    """The cases on the command line, and how long to time each; `--method a b --dead 0 0.1` are two, one after the
+    other."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--method", nargs="+", default=["topk"])
     parser.add_argument("--dead", nargs="+", type=float, default=[0.0])
-    for name, value in (("d", 128), ("n", 2048), ("k", 16), ("batch", 1024), ("threads", 1)):
+    sizes = {"d": 128, "n": 2048, "k": 16, "batch": 1024, "threads": 1, "steps": STEPS, "warm-up": None}
+    for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16"))
@@ -198,7 +203,8 @@ def arguments() -> list[Case]:
         parser.error(f"as many --dead as --method, got {len(given.dead)} and {len(given.method)}")
     torch.set_num_threads(given.threads)
     size = {name: getattr(given, name) for name in ("d", "n", "k", "batch", "precision", "device", "variant")}
-    return [Case(method=method, dead=dead, **size) for method, dead in zip(given.method, given.dead, strict=True)]
+    cases = [Case(method=method, dead=dead, **size) for method, dead in zip(given.method, given.dead, strict=True)]
+    return cases, {"steps": given.steps, "warm_up": given.warm_up}
 
 
 def drive(implementation: str, version: str, build: Callable[[Case, Tensor], Subject], note: str = "") -> None:
@@ -206,14 +212,15 @@ def drive(implementation: str, version: str, build: Callable[[Case, Tensor], Sub
 
     A case that fails prints its line, too, with no `ms` and the reason as its `note`.
     """
-    for case in arguments():
+    cases, length = arguments()
+    for case in cases:
         torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
         line = {"implementation": implementation, "version": version, "method": case.method}
         line |= {name: getattr(case, name) for name in ("d", "n", "k", "batch", "dead", "precision")}
         line |= {"ms": None, "peak_gib": None, "note": note}
         try:
             measure(replace(case, d=32, n=128, k=4, batch=64, dead=0.0), build, steps=1)
-            line |= measure(case, build)
+            line |= measure(case, build, **length)
         except Exception as error:  # whatever a peer raises is a row that says so, not the end of the table
             line["note"] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         print(json.dumps(line), flush=True)

@@ -29,7 +29,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +83,22 @@ def programs(device: str) -> list[Program]:
     return found
 
 
-def command(interpreter: str | Path, program: Program, size: tuple, device: str, threads: int) -> list[str]:
+def available(wanted: list[Program]) -> tuple[list[Program], dict[str, str | Path], list[dict]]:
+    """Programs that can run here, the interpreter of each script, and a row for every peer that is not there."""
+    interpreters, skipped = {"ours.py": sys.executable}, []
+    for name, script in {Path(program.script).stem: program.script for program in wanted}.items():
+        if name in PEERS:
+            try:
+                interpreters[script] = python(name)
+            except (Unavailable, OSError) as error:
+                skipped.append(skipped_row(name, str(error)))
+                print(f"{name}: skipped, {error}", flush=True)
+    return [program for program in wanted if program.script in interpreters], interpreters, skipped
+
+
+def command(
+    interpreter: str | Path, program: Program, size: tuple, device: str, threads: int, more: Sequence[str] = ()
+) -> list[str]:
     methods, dead = zip(*program.cases, strict=True)
     arguments = [f"--{name}={value}" for name, value in zip(SIZE, size, strict=True)]
     arguments += [f"--device={device}", f"--threads={threads}", f"--precision={program.precision}"]
@@ -92,6 +107,7 @@ def command(interpreter: str | Path, program: Program, size: tuple, device: str,
         str(interpreter),
         str(HERE / program.script),
         *arguments,
+        *more,
         *(["--variant", program.variant] if program.variant else []),
     ]
 
@@ -107,9 +123,11 @@ def run(line: list[str], threads: int) -> tuple[list[dict], str]:
     return found, "" if done.returncode == 0 else reason(done.stderr) or f"ended with {done.returncode}"
 
 
-def measure(program: Program, interpreter: str | Path, size: tuple, device: str, threads: int) -> Iterator[dict]:
-    """One row per case; a case without a line gets one that says why."""
-    found, failure = run(command(interpreter, program, size, device, threads), threads)
+def measure(
+    program: Program, interpreter: str | Path, size: tuple, device: str, threads: int, more: Sequence[str] = ()
+) -> Iterator[dict]:
+    """One row per case; a case without a line gets one that says why. `more` is handed to the driver."""
+    found, failure = run(command(interpreter, program, size, device, threads, more), threads)
     yield from found
     for method, dead in program.cases[len(found) :]:
         row = {"implementation": program.name, "version": "", "method": method} | dict(zip(SIZE, size, strict=True))
@@ -221,15 +239,7 @@ def main() -> None:
     device = default_device()
     kind, sizes = precision(device), SIZES[device][: given.sizes]
     wanted = [program for program in programs(device) if not given.only or program.name in given.only]
-    interpreters, skipped = {"ours.py": sys.executable}, []
-    for name, script in {Path(program.script).stem: program.script for program in wanted}.items():
-        if name in PEERS:
-            try:
-                interpreters[script] = python(name)
-            except (Unavailable, OSError) as error:
-                skipped.append(skipped_row(name, str(error)))
-                print(f"{name}: skipped, {error}", flush=True)
-    wanted = [program for program in wanted if program.script in interpreters]
+    wanted, interpreters, skipped = available(wanted)
     done = sit(wanted, interpreters, sizes, given.rounds, device, given.threads)
 
     where, date = machine()["device"], datetime.now(UTC).strftime("%Y-%m-%d")

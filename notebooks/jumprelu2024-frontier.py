@@ -176,8 +176,8 @@ pages.table_of(
 # :caption: replication/papers/jumprelu2024/frontier.py
 # ```
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "The factor gamma against the number of active latents, one line per method, with a grey band around 1 and a dashed line at 1.05."}, "figure": {"name": "fig-jumprelu2024-rescaling", "caption": "The factor by which reconstructions are best multiplied. Grey band: within 0.02 of 1, what J5 asks of JumpReLU; dashed: above it J5 calls reconstructions shrunk. TopK has no penalty at all and Gated's acts on the gate alone: both are controls."}}
-figures.rescaling(main)
+# %% tags=["remove-input"] mystnb={"image": {"alt": "The factor gamma against the number of active latents, one line per method, with a grey band around 1 and a dashed line at 1.05; a panel per site and layer where there are several."}, "figure": {"name": "fig-jumprelu2024-rescaling", "caption": "The factor by which reconstructions are best multiplied. Grey band: within 0.02 of 1, what J5 asks of JumpReLU; dashed: above it J5 calls reconstructions shrunk. TopK has no penalty at all and Gated's acts on the gate alone: both are controls."}}
+figures.fidelity(main, "gamma")
 # %% [markdown]
 # ## Verdicts
 

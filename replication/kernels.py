@@ -1,4 +1,5 @@
-"""Sparse pieces of a training step: the k selected latents of a token touch k rows of the weights, not all of them.
+"""Pieces of a training step, gradients by hand: the k selected latents of a token touch k rows of the weights, not all
+of them, and what must look at every latent looks once.
 
 Weights are passed latent-major, `(d_sae, d_in)`, so that one latent is one contiguous row. Each function equals the
 dense autograd expression in its docstring; the tests hold it to that. This module is the reference in plain torch and

@@ -12,6 +12,7 @@ from replication.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import environments
+import memory
 import timing
 import train_step
 
@@ -140,6 +141,13 @@ def test_our_own_driver_runs_auxk(tmp_path):
     [line] = train_step.measure(program, sys.executable, (16, 256, 4, 64), "cpu", 1)
     assert line["note"] == "" and line["ms"] > 0
     assert math.isfinite(line["peak_gib"])
+
+
+def test_the_stored_memory_has_every_program_once():
+    table = list(csv.DictReader((ROOT / "benchmarks" / "results" / "cpu_memory.csv").read_text().splitlines()))
+    assert [row["implementation"] for row in table] == [program.name for program in train_step.programs("cpu")]
+    assert list(table[0]) == memory.COLUMNS
+    assert all(row["peak_gib"] or row["note"].startswith(("skipped", "failed")) for row in table)
 
 
 def test_stored_tables_have_the_columns_of_the_benchmark():

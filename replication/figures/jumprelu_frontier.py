@@ -8,7 +8,11 @@ from matplotlib.figure import Figure
 from replication.figures import CONTROL, STYLE, _band, _panels, _plain_log
 from replication.figures.frontier import LOOKS
 
-LABELS = {"delta_ce": "rise in cross-entropy\n(nats per token)", "fvu": "FVU (1 = predicting the mean)"}
+LABELS = {
+    "delta_ce": "rise in cross-entropy\n(nats per token)",
+    "fvu": "FVU (1 = predicting the mean)",
+    "gamma": "γ (1: the right length)",
+}
 CONTROLS = {  # of each measure: column of the table, dashes, label
     "delta_ce": (
         ("delta_ce_mean", (1, 1.5), "activation set to its mean"),
@@ -22,10 +26,11 @@ CONTROLS = {  # of each measure: column of the table, dashes, label
 
 
 def fidelity(table: pd.DataFrame, column: str) -> Figure:
-    """Harm ("delta_ce") or error ("fvu") against L0, one panel per site (rows) and layer (columns).
+    """Harm ("delta_ce"), error ("fvu") or the factor by which reconstructions are best multiplied ("gamma") against L0,
+    one panel per site (rows) and layer (columns).
 
     Other columns: sparsity, l0, and the controls of the measure; those of the error are taken from TopK, or, where the
-    table has none, left out.
+    table has none, left out. Those of gamma are the bounds of J5.
     """
     sites, layers = sorted(table.site.unique()), sorted(table.layer.unique())
     plt.style.use(STYLE)
@@ -38,10 +43,11 @@ def fidelity(table: pd.DataFrame, column: str) -> Figure:
         for name in (name for name in LOOKS if (here.method == name).any()):
             look = LOOKS[name].style() | ({"markersize": 8} if name == "jumprelu" else {})
             _band(axes, here[here.method == name], "l0", column, "sparsity", **look)
-        axes.set(xscale="log", yscale="log", title=f"{sites[i]}, layer {layers[j]}")
+        axes.set(xscale="log", xlabel="L0 (active latents per token)", title=f"{sites[i]}, layer {layers[j]}")
         _plain_log(axes.xaxis)
-        _plain_log(axes.yaxis)
-        axes.set_xlabel("L0 (active latents per token)")
+        if column != "gamma":
+            axes.set_yscale("log")
+            _plain_log(axes.yaxis)
     for axes in grid[:, 0]:
         axes.set_ylabel(LABELS[column])
     figure.legend(*_entries(grid.flat[0]), loc="outside right center")
@@ -49,6 +55,10 @@ def fidelity(table: pd.DataFrame, column: str) -> Figure:
 
 
 def _controls(axes, here: pd.DataFrame, column: str) -> None:
+    if column == "gamma":
+        axes.axhspan(0.98, 1.02, color=CONTROL, alpha=0.18, linewidth=0, label="within 0.02 of 1")
+        axes.axhline(1.05, color=CONTROL, linewidth=1, linestyle="--", label="1.05")
+        return
     for control, dashes, label in CONTROLS[column]:
         look = {"color": CONTROL, "linestyle": (0, dashes), "linewidth": 1.4, "label": label}
         if column == "delta_ce":
@@ -61,7 +71,10 @@ def _controls(axes, here: pd.DataFrame, column: str) -> None:
 def _entries(axes) -> tuple[list, list]:
     """Handles and labels of a legend, methods first, the top curve at the top."""
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: (handles[i].get_color() == CONTROL, -i))
+    colours = [
+        getattr(handle, "get_color", lambda: CONTROL)() for handle in handles
+    ]  # a span has none
+    order = sorted(range(len(labels)), key=lambda i: (colours[i] == CONTROL, -i))
     return [handles[i] for i in order], [labels[i] for i in order]
 
 
@@ -102,18 +115,5 @@ def gap_by_tokens(table: pd.DataFrame) -> Figure:
     axes.set_xticks(budgets, [f"{tokens / 1e6:.3g} M" for tokens in budgets])
     axes.minorticks_off()
     _plain_log(axes.yaxis, (1, 1.1, 1.2, 1.5, 2, 3, 5, 7, 8, 9))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-def rescaling(table: pd.DataFrame) -> Figure:
-    """gamma, the factor by which reconstructions are best multiplied, against L0; columns sparsity, l0, gamma."""
-    figure, (axes,) = _panels(1, figsize=(6.8, 3.9))
-    axes.axhspan(0.98, 1.02, color=CONTROL, alpha=0.18, linewidth=0, label="within 0.02 of 1")
-    axes.axhline(1.05, color=CONTROL, linewidth=1, linestyle="--", label="1.05")
-    for name in (name for name in LOOKS if (table.method == name).any()):
-        _band(axes, table[table.method == name], "l0", "gamma", "sparsity", **LOOKS[name].style())
-    axes.set(xscale="log", xlabel="L0 (active latents per token)", ylabel="γ (1: the right length)")
-    _plain_log(axes.xaxis)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

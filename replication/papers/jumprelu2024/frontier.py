@@ -590,7 +590,7 @@ FIGURES = {
     "jumprelu-gaps": (FRONTIER, "jumprelu_frontier.gaps", lambda rows: (gaps(rows),)),
     "jumprelu-tokens": (FRONTIER, "jumprelu_frontier.gap_by_tokens", lambda rows: (gap_by_tokens(rows),)),
     "jumprelu-two-by-two": (FRONTIER, "jumprelu_frontier.fidelity", lambda rows: (two_by_two(rows), "delta_ce")),
-    "jumprelu-rescaling": (FRONTIER, "jumprelu_frontier.rescaling", lambda rows: (main_methods(rows),)),
+    "jumprelu-rescaling": (FRONTIER, "jumprelu_frontier.fidelity", lambda rows: (main_methods(rows), "gamma")),
     "jumprelu-training": (FRONTIER, "frontier.training_curves", lambda rows: (main_methods(rows),)),
 }
 
