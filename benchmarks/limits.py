@@ -15,7 +15,7 @@ PRODUCT = {"bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
 
 
 def main() -> None:
-    [case] = arguments()
+    [case], _ = arguments()
     torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
     x, weight = (torch.randn(shape, device=case.device) for shape in ((case.batch, case.d), (case.n, case.d)))
     x, weight = x.to(PRODUCT[case.precision]), weight.to(PRODUCT[case.precision])

@@ -78,5 +78,5 @@ def _time(x: torch.Tensor) -> float:
 
 
 if __name__ == "__main__":
-    [case] = arguments()
+    [case], _ = arguments()
     print(json.dumps({name: round(ms, 4) for name, ms in parts(case).items()}))

@@ -104,7 +104,7 @@ left_out(cpu, "ms")
 # ## Memory
 #
 # What a training of 131,072 latents ($d=768$, $k=32$, 1,024 tokens a batch, 10 % of the latents dead) needs at most, from
-# before the first weight is drawn to the end of a second step. In float32 weights and Adam's moments are 2.25 GiB and the
+# before the first weight is drawn to the end of a third step. In float32 weights and Adam's moments are 2.25 GiB and the
 # two gradients 0.75. This library's number has 0.75 GiB more in it for the untrained autoencoder, the control that it
 # carries along; on a GPU that one waits on the host.
 

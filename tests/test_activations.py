@@ -94,6 +94,24 @@ def test_an_interrupted_harvest_leaves_nothing(corpus, monkeypatch):
     assert list(stored.folder.parent.iterdir()) == []
 
 
+def test_a_harvest_that_another_process_has_finished_meanwhile_keeps_the_other_one(corpus, monkeypatch):
+    stored = source(corpus)
+    real = activations.save_file
+
+    def slow(*arguments):
+        if not stored.folder.exists():  # while this one writes its first shard, another does all of it
+            monkeypatch.setattr(activations, "save_file", real)
+            with monkeypatch.context() as other:
+                other.setattr(activations.os, "getpid", lambda: 0)
+                harvest([stored])
+        real(*arguments)
+
+    monkeypatch.setattr(activations, "save_file", slow)
+    harvest([stored])
+    assert [path.name for path in stored.folder.parent.iterdir()] == [stored.folder.name]
+    assert stored.heldout().isfinite().all()
+
+
 def test_non_finite_activations_stop_the_harvest(corpus, monkeypatch):
     monkeypatch.setattr(
         language_models.LanguageModel,

@@ -10,6 +10,7 @@ import torch
 from replication import figures, results, store
 from replication.claims import NoEvidence
 from replication.evaluate import splicing
+from replication.evaluate.downstream import ByBlock
 from replication.evaluate.splicing import behind_the_first, spliced
 from replication.papers.jumprelu2024 import scope
 from replication.papers.jumprelu2024.grid import LAMBDAS, LAYERS, SEEDS, SITES, jumprelu_run, source
@@ -249,10 +250,17 @@ def test_position_0_is_left_as_it_is():
 
 def test_the_harm_is_averaged_over_the_predictions_that_change(monkeypatch):
     where = source("smoke", "res", 0)
-    found = {"ce": 3.0, "delta_ce": 0.62, "kl": 0.31}
-    monkeypatch.setattr(splicing, "downstream", lambda *_: found)
-    harm = splicing._harm(where, torch.zeros_like, 2, "cpu")  # contexts of 64: 63 predictions, 62 of which change
-    assert harm == {"ce": 3.0, "delta_ce": pytest.approx(0.63), "kl": pytest.approx(0.315)}
+    found = ByBlock(*(torch.tensor(values) for values in ([3.0, 2.0], [0.62, 0.0], [0.31, 0.0])))
+    monkeypatch.setattr(splicing, "by_block", lambda *_: found)
+    ce, rise, kl = splicing._harm(where, torch.zeros_like, 2, "cpu")  # of 63 predictions 62 change
+    torch.testing.assert_close(torch.stack([ce, rise, kl]), torch.tensor([[3.0, 2.0], [0.63, 0.0], [0.315, 0.0]]))
+
+
+def test_the_harm_of_each_context_is_on_request_and_its_mean_is_the_harm():
+    where, half = source("smoke", "attn", 1), lambda x: 0.5 * x
+    found = spliced(where, half, blocks=3, by_context=True)
+    assert found.pop("delta_ce_contexts") == pytest.approx(splicing._harm(where, half, 3, "cpu").delta_ce, abs=1e-6)
+    assert found == spliced(where, half, blocks=3)
 
 
 def test_an_identity_does_no_harm_and_controls_do():

@@ -7,6 +7,7 @@ import torch
 
 from replication import train as training
 from replication.activations import ActivationSource, Gaussian
+from replication.optimise import Adam
 from replication.train import Diverged, Run, estimate_seconds, train
 
 RUN = Run(Gaussian(8, heldout_tokens=64), "topk", d_sae=16, sparsity=3, tokens=2048, batch=64, lr=3e-3, dead_after=512)
@@ -44,6 +45,36 @@ def test_training_lowers_the_error_of_held_out_data(architecture, sparsity):
     assert trained.log["curve_tokens"][-1] == 16384 and len(trained.log["curve_error"]) == len(
         trained.log["curve_tokens"]
     )
+
+
+@pytest.mark.parametrize("architecture, sparsity", [("topk", 3), ("topafa", 0.1), ("jumprelu", 0.01)])
+def test_adam_is_projection_then_torch_then_unit_norm(architecture, sparsity):
+    """Three steps of our optimiser against the plain three, for trained and frozen parameters alike."""
+    saes = [replace(RUN, architecture=architecture, sparsity=sparsity).build() for _ in range(2)]
+    ours, plain = Adam(saes[0], 0.8, 0.9, 1e-8, shadow=False), torch.optim.Adam(saes[1].parameters(), 0.1, (0.8, 0.9))
+    x = next(RUN.source.batches(64, 64, seed=0))
+    for t in range(1, 4):
+        for sae in saes:
+            sae.objective(x, torch.empty(0, dtype=torch.int64)).loss.backward()
+        ours.step(torch.tensor([0.1, 1 - 0.8**t, 1 - 0.9**t]))
+        saes[1].before_step()
+        plain.step()
+        saes[1].after_step()
+        saes[1].clamp_parameters()
+        plain.zero_grad()
+        assert all(weight.grad is None for weight in saes[0].parameters())
+    for weight, theirs in zip(*(sae.parameters() for sae in saes), strict=True):
+        torch.testing.assert_close(weight, theirs)
+
+
+def test_the_untrained_control_is_what_training_started_from():
+    run = replace(RUN, tokens=64)
+    trained, longer = (next(train([one])) for one in (run, RUN))
+    sample = run.source.sample(64, 64, run.data_seed)
+    start = run.build()
+    start.initialise(sample)
+    assert torch.equal(trained.untrained.W_enc, start.W_enc) and torch.equal(trained.untrained.W_dec, start.W_dec)
+    assert not torch.equal(longer.sae.W_dec, longer.untrained.W_dec)
 
 
 def test_seeds_decide_and_company_does_not():

@@ -71,9 +71,7 @@ def _controls(axes, here: pd.DataFrame, column: str) -> None:
 def _entries(axes) -> tuple[list, list]:
     """Handles and labels of a legend, methods first, the top curve at the top."""
     handles, labels = axes.get_legend_handles_labels()
-    colours = [
-        getattr(handle, "get_color", lambda: CONTROL)() for handle in handles
-    ]  # a span has none
+    colours = [getattr(handle, "get_color", lambda: CONTROL)() for handle in handles]  # a span has no such thing
     order = sorted(range(len(labels)), key=lambda i: (colours[i] == CONTROL, -i))
     return [handles[i] for i in order], [labels[i] for i in order]
 
