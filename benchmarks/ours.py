@@ -1,4 +1,5 @@
-"""This library's training step and, with `--variant plain`, the TopK equation as one would write it first."""
+"""This library's training step; with `--variant plain` the TopK equation as one would write it first, with
+`--variant "no control"` a training that gave up the untrained SAE."""
 
 import torch
 from timing import LR, Case, Subject, drive
@@ -66,6 +67,8 @@ def build(case: Case, sample: torch.Tensor) -> Subject:
     if case.device == "cuda":
         torch.set_float32_matmul_precision("high")  # as the training loop has it
     one = trainee(case, sample)
+    if case.variant == "no control":
+        one.untrained = None
 
     def loop(batches):
         for x in batches:

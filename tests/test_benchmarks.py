@@ -143,12 +143,19 @@ def test_our_own_driver_runs_auxk(tmp_path):
     assert math.isfinite(line["peak_gib"])
 
 
+def test_the_larger_batch_is_for_this_library_and_the_leanest_peer():
+    rows = [{"implementation": name, "peak_gib": gib} for name, gib in (("a", 3.0), ("b", 2.0), ("c", None))]
+    wanted = [train_step.Program(name, "x.py", (), "fp32") for name in ("replication", "a", "b", "c")]
+    assert [one.name for one in memory.leanest(wanted, rows)] == ["replication", "b"]
+    assert [one.name for one in memory.leanest(wanted, [])] == ["replication"]
+
+
 def test_the_stored_memory_has_every_program_once():
     table = list(csv.DictReader((ROOT / "benchmarks" / "results" / "cpu_memory.csv").read_text().splitlines()))
-    there = [row for row in table if not row["note"].startswith("skipped")]
+    there = [row for row in table if row["batch"] == str(memory.SIZES[0][-1])]
     skipped = {row["implementation"] for row in table} - {row["implementation"] for row in there}
-    wanted = [one for one in train_step.programs("cpu") if memory.CASE in one.cases]
-    assert [row["implementation"] for row in there] == [one.name for one in wanted if one.name not in skipped]
+    wanted = [one.name for one in memory.contestants() if one.name not in skipped]
+    assert [row["implementation"] for row in there] == wanted
     assert list(table[0]) == memory.COLUMNS
     assert all(row["peak_gib"] or row["note"].startswith("failed") for row in there)
 
