@@ -417,7 +417,7 @@ def jumprelu_encode(
     is active, with the pseudo-derivatives of `sae.jumprelu`, which is the reference.
 
     Pre-activations stay in float32; latents and gradients of products are in the precision that autocast prescribes.
-    With Triton they are passed over once forward and once backward.
+    They are passed over once forward and once backward.
     """
     return _JumpReLUEncode.apply(x, rows, bias, theta, bandwidth, kernel, ste_into_pre)
 

@@ -25,7 +25,7 @@ class Adam:
                 self.rows[name] = weight.detach(), torch.zeros_like(weight), torch.zeros_like(weight)
             sae.shadow = sae.W_enc.detach().T.bfloat16() if shadow else None
         self.others = {name: weight for name, weight in sae.named_parameters() if name not in self.rows}
-        if "W_enc" in self.others:  # torch copies a parameter that is not contiguous, at every step
+        if "W_enc" in self.others:  # the same memory, contiguous: torch would copy the transposed one at every step
             self.others["W_enc"] = torch.nn.Parameter(sae.W_enc.detach().T)
         self.adam = torch.optim.Adam(
             self.others.values(),

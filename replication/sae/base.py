@@ -241,7 +241,8 @@ class SAE(nn.Module, abc.ABC):
         if self.b_pre is not None:
             self.b_pre.copy_(geometric_median(x))
         elif self.tied_init:
-            first = x[:4096]  # in turns: the latents of all of these would be the largest tensor of a training
+            # in turns where tokens are independent: the latents of all would be the largest tensor of a training
+            first = x[:4096]
             turns = (first,) if self.selects_over_batch else first.split(START_TOKENS)
             products = squares = 0
             for some in turns:

@@ -58,7 +58,7 @@ class Gated(SAE):
         target = x if target is None else target
         centred, bias = self.encoder_input(x)
         gain = self.r_mag.exp()
-        b_mag = self.b_mag + gain * (bias - self.b_enc)  # the same number, with the centre's gradient
+        b_mag = self.b_mag + gain * (bias - self.b_enc)  # + 0: the centre's gradient goes through it
         latents, opened, total, fired = gated_encode(centred, self.W_enc.T, bias, gain, b_mag)
         error = squared_error(target, self.decode(latents))
         frozen = self.W_dec.detach()
