@@ -5,8 +5,8 @@
 Each implementation trains three steps, in its own process. `peak_gib` counts from before the SAE is built (`timing`):
 drawing the weights and a start that depends on the data are in it. This library has two rows: the untrained SAE that it
 keeps as a control shares the memory of a CPU, waits elsewhere on a GPU, and no peer has one. With the batch of a GPU
-dense peers would not fit into 24 GiB: only this library and the leanest peer are measured there. Times mean nothing
-here and are left out, so that other programs may run meanwhile.
+only this library and the leanest peer are measured, because dense steps hold four times as many pre-activations there.
+Times mean nothing here and are left out, so that other programs may run meanwhile.
 """
 
 import os
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def leanest(wanted: list[Program], rows: list[dict]) -> list[Program]:
-    """This library, and the peer that needed least."""
+    """This library, and the peer that needed least in `rows`."""
     peers = [row for row in rows if row["peak_gib"] is not None and not is_ours(row["implementation"])]
     best = min(peers, key=lambda row: row["peak_gib"], default={"implementation": None})["implementation"]
     return [program for program in wanted if is_ours(program.name) or program.name == best]

@@ -106,8 +106,8 @@ left_out(cpu, "ms")
 # What a training of 131,072 latents ($d=768$, $k=32$, 10 % of the latents dead) needs at most, from before the first weight
 # is drawn to the end of a third step. In float32 weights and Adam's moments are 2.25 GiB and the two gradients 0.75. The
 # untrained autoencoder that this library carries along as a control is 0.75 GiB. No other library keeps one, and on a GPU
-# it waits on the host, so there is a row without it. The batch of 4,096 tokens is that of the goals for a GPU; dense
-# steps would not fit there into 24 GiB, and only this library and the leanest other one are measured.
+# it waits on the host, so there is a row without it. The batch of 4,096 tokens is that of the goals for a GPU, where only
+# this library and the leanest other one are measured.
 
 
 # %% tags=["remove-cell"]
@@ -184,5 +184,5 @@ pages.facts({"computed on": ", ".join(sorted(rows.device.unique()))})
 # ## Measure it again
 #
 # `make bench` creates an environment for each library under `data/cache/benchmarks` on first use, with the versions that
-# `benchmarks/environments.py` bounds, then trains both steps for the table of quality, and takes about a quarter of an
-# hour on two cores after that. Run it on an idle machine: with one other busy process on two cores, a step can take ten times as long.
+# `benchmarks/environments.py` bounds, then trains both steps for the table of quality, and takes about twenty minutes
+# on two cores after that. Run it on an idle machine: with one other busy process on two cores, a step can take ten times as long.
